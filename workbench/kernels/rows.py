@@ -1,0 +1,169 @@
+"""Head and objective together, on the rows that need them, by chunks: the vocabulary axis is never whole.
+
+A *row function* turns a chunk of head outputs into nats (and diagnostics) and, in the same pass, into the gradient
+with respect to those outputs. ``fused_rows`` walks the chunks: head → row function → gradients of features and head.
+Nothing of size rows × vocabulary survives a chunk, and the backward pass has nothing left to compute.
+
+Precision: outputs are float32 (float64 in float64 models) whatever autocast says; under autocast the two matmuls of
+the backward pass, which only carry gradients, run in the autocast type.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+CPU_CHUNK_BYTES = 12 << 20
+"""Bytes of one chunk × vocabulary buffer on a CPU: it stays in the last-level cache between its few passes."""
+DEVICE_CHUNK_BYTES = 512 << 20
+"""The same on an accelerator: large enough that launches do not show."""
+
+
+def chunk_rows(outputs: int, device: torch.device | str = "cpu") -> int:
+    """Rows of one chunk for a head of ``outputs`` columns: a multiple of 16, at least 16, at most 4096."""
+    budget = CPU_CHUNK_BYTES if torch.device(device).type == "cpu" else DEVICE_CHUNK_BYTES
+    return min(4096, max(16, budget // (4 * outputs) // 16 * 16))
+
+
+def pad_to_chunks(rows: int, chunk: int) -> int:
+    """The number of rows after padding to whole chunks; at least one chunk, so that the head is always touched."""
+    return max(1, -(-rows // chunk)) * chunk
+
+
+class RowFunction(Protocol):
+    """What an objective is to the kernel. ``context`` holds per-row tensors ([R] each), sliced with the chunk."""
+
+    def values(self, out_RS: Tensor, context: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """(nats_R, aux_RK) of a chunk of head outputs; may overwrite ``out_RS``."""
+        ...
+
+    def values_and_grad(self, out_RS: Tensor, context: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """(nats_R, aux_RK, d nats_r / d out_rS); may overwrite ``out_RS`` and return it as the gradient."""
+        ...
+
+
+def head_rows(head: nn.Linear, h_RD: Tensor) -> Tensor:
+    """Head outputs of feature rows in float32 (float64 for a float64 head), outside autocast: [R, S].
+
+    Every use of a head goes through here. On CUDA under autocast the product is taken in the autocast type with
+    float32 accumulation *and output*; rounding scores to bfloat16 would cost 1–2 % of each score.
+    """
+    kind = h_RD.device.type
+    low = torch.is_autocast_enabled(kind)
+    with torch.autocast(kind, enabled=False):
+        if low and kind == "cuda" and not torch.is_grad_enabled():
+            dtype = torch.get_autocast_dtype(kind)
+            out = torch.mm(h_RD.to(dtype), head.weight.to(dtype).t(), out_dtype=torch.float32)
+            return out if head.bias is None else out.add_(head.bias)
+        return nn.functional.linear(h_RD.to(head.weight.dtype), head.weight, head.bias)
+
+
+def gather_features(h_BLD: Tensor, rows_R: Tensor) -> Tensor:
+    """The features of flat positions b·L + l: [R, D]."""
+    return h_BLD.reshape(-1, h_BLD.shape[-1]).index_select(0, rows_R)
+
+
+def rows_values(
+    head: nn.Linear, h_RD: Tensor, function: RowFunction, context: dict[str, Tensor], chunk: int
+) -> tuple[Tensor, Tensor]:
+    """(nats_R, aux_RK) of all rows by chunks, without gradient."""
+    nats, aux = [], []
+    with torch.no_grad():
+        for start in range(0, h_RD.shape[0], chunk):
+            piece = slice(start, start + chunk)
+            out_RS = head_rows(head, h_RD[piece])
+            values = function.values(out_RS, {name: value[piece] for name, value in context.items()})
+            nats.append(values[0])
+            aux.append(values[1])
+    return torch.cat(nats), torch.cat(aux)
+
+
+def fused_rows(
+    head: nn.Linear,
+    h_RD: Tensor,
+    weight_R: Tensor,
+    function: RowFunction,
+    context: dict[str, Tensor],
+    chunk: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(Σ_r weight_r · nats_r with gradient, nats_R, aux_RK), the last two detached.
+
+    ``context`` values are per-row tensors; the gradient flows to ``h_RD`` and the head's parameters only.
+    """
+    bias = head.bias if head.bias is not None else head.weight.new_zeros(0)
+    return _FusedRows.apply(h_RD, head.weight, bias, weight_R, function, context, chunk)
+
+
+class _FusedRows(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        h_RD: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        weight_R: Tensor,
+        function: RowFunction,
+        context: dict[str, Tensor],
+        chunk: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        kind = h_RD.device.type
+        low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        wants_h, wants_w, wants_b = ctx.needs_input_grad[:3]
+        wants_grad = wants_h or wants_w or wants_b
+        grad_h = torch.empty_like(h_RD) if wants_h else None
+        grad_w = torch.zeros_like(weight) if wants_w else None
+        grad_b = torch.zeros_like(bias) if wants_b and bias.numel() else None
+        weight_low = weight.to(low)
+        nats_R, aux_RK, total = [], [], weight.new_zeros(())
+        with torch.autocast(kind, enabled=False):
+            for start in range(0, h_RD.shape[0], chunk):
+                piece = slice(start, start + chunk)
+                out_RS = _product(h_RD[piece], weight, weight_low, bias)
+                rows = {name: value[piece] for name, value in context.items()}
+                if not wants_grad:
+                    nats, aux = function.values(out_RS, rows)
+                else:
+                    nats, aux, grad_RS = function.values_and_grad(out_RS, rows)
+                    grad_RS.mul_(weight_R[piece].to(grad_RS.dtype).unsqueeze(-1))
+                    if grad_b is not None:
+                        grad_b += grad_RS.sum(0)
+                    grad_low = grad_RS.to(low)
+                    if grad_h is not None:
+                        grad_h[piece] = grad_low @ weight_low
+                    if grad_w is not None:
+                        _accumulate(grad_w, grad_low, h_RD[piece].to(low))
+                total = total + (weight_R[piece].to(nats.dtype) * nats).sum()
+                nats_R.append(nats)
+                aux_RK.append(aux)
+        ctx.save_for_backward(grad_h, grad_w, grad_b)
+        nats, aux = torch.cat(nats_R), torch.cat(aux_RK)
+        ctx.mark_non_differentiable(nats, aux)
+        return total, nats, aux
+
+    @staticmethod
+    def backward(ctx: Any, grad_total: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
+        grads = tuple(
+            None if grad is None else grad * grad_total.to(grad.dtype) for grad in ctx.saved_tensors
+        )
+        return (*grads, None, None, None, None)
+
+
+def _product(h_RD: Tensor, weight: Tensor, weight_low: Tensor, bias: Tensor) -> Tensor:
+    """h Wᵀ + b in the parameters' type (float32): a bfloat16 product with float32 output where the device has one."""
+    if weight_low.dtype != weight.dtype and h_RD.device.type == "cuda":
+        out = torch.mm(h_RD.to(weight_low.dtype), weight_low.t(), out_dtype=torch.float32)
+        return out.add_(bias) if bias.numel() else out
+    h_RD = h_RD.to(weight.dtype)
+    return torch.addmm(bias, h_RD, weight.t()) if bias.numel() else h_RD @ weight.t()
+
+
+def _accumulate(grad_w: Tensor, grad_low: Tensor, h_low: Tensor) -> None:
+    """grad_w += gradᵀ h, accumulated in grad_w's type."""
+    if grad_low.dtype == grad_w.dtype:
+        grad_w.addmm_(grad_low.t(), h_low)
+    elif grad_w.device.type == "cuda":
+        grad_w += torch.mm(grad_low.t(), h_low, out_dtype=torch.float32)
+    else:
+        grad_w += grad_low.t() @ h_low

@@ -1,0 +1,91 @@
+"""Left-to-right modelling as a process: the same blocks, the same rows kernel, an exact likelihood."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from samplers.base import NextTokenView, View
+from workbench.core.rng import Rng
+from workbench.kernels.rows import fused_rows, gather_features, pad_to_chunks, rows_values
+from workbench.processes.base import BUCKETS, Bound, Loss, Noised, Process
+from workbench.processes.objectives import NextTokenRows
+from workbench.processes.views import LeftToRightView, device_of, features
+
+if TYPE_CHECKING:
+    from backbones.base import Backbone
+
+
+@Process.register("autoregressive")
+class Autoregressive(Process):
+    """Next-token prediction of whole blocks: reads [eos, x_0 … x_{L−2}], predicts x_0 … x_{L−1}.
+
+    The end-of-document token stands before each block, so that log p covers every token of it: the same tokens of
+    the same blocks that a diffusion process bounds.
+    """
+
+    sees = frozenset({"left"})
+    offers: ClassVar[type[View]] = NextTokenView
+
+    def __init__(self, vocab: int, eos: int, length: int) -> None:
+        """``vocab`` tokens in blocks of ``length``; ``eos`` stands before a block."""
+        self.vocab, self.eos, self.length = vocab, eos, length
+        self.states = self.outputs = vocab
+        self.rows = NextTokenRows()
+
+    def prepare(self, x0_BL: npt.NDArray[np.int64], seq_B: npt.NDArray[np.int64], step: int, rng: Rng) -> Noised:
+        """Shift right by one; every position is a row."""
+        batch, length = x0_BL.shape
+        x0 = torch.from_numpy(np.ascontiguousarray(x0_BL))
+        x_BL = torch.cat([torch.full((batch, 1), self.eos, dtype=torch.long), x0[:, :-1]], dim=1)
+        count = batch * length
+        rows_R = torch.zeros(pad_to_chunks(count, self.chunk), dtype=torch.long)
+        rows_R[:count] = torch.arange(count)
+        weight_R = torch.zeros(len(rows_R))
+        weight_R[:count] = 1.0
+        return Noised(
+            x_BL=x_BL,
+            sigma_B=None,
+            rows_R=rows_R,
+            x_R=x_BL.reshape(-1)[rows_R],
+            target_R=x0.reshape(-1)[rows_R],
+            sigma_R=None,
+            weight_R=weight_R,
+            bucket_R=torch.zeros_like(rows_R),
+            tokens=count,
+            bucket_tokens=torch.zeros(BUCKETS, dtype=torch.long),
+        )
+
+    def loss(self, shell: nn.Module, noised: Noised) -> Loss:
+        """Cross-entropy, nats per token."""
+        return shell(self._loss, noised)
+
+    def _loss(self, net: Backbone, noised: Noised) -> Loss:
+        h_RD = gather_features(features(net, noised.x_BL, None), noised.rows_R)
+        context = {"target": noised.target_R}
+        total, _, _ = fused_rows(net.head, h_RD, noised.weight_R, self.rows, context, self.chunk)
+        return Loss(total / noised.tokens)
+
+    @torch.no_grad()
+    def nll(
+        self, shell: nn.Module, x0_BL: npt.NDArray[np.int64], seq_B: npt.NDArray[np.int64], rng: Rng, draws: int
+    ) -> Bound:
+        """Exact −log p of each block; ``draws`` changes nothing."""
+        batch, length = x0_BL.shape
+        noised = self.prepare(x0_BL, seq_B, 0, rng).to(device_of(shell))
+        nats_R = shell(self._nats, noised)
+        nats_B = nats_R[: noised.tokens].double().reshape(batch, length).sum(-1)
+        return Bound(nats_B.cpu().numpy()[:, None], "exact")
+
+    def _nats(self, net: Backbone, noised: Noised) -> Tensor:
+        h_RD = gather_features(features(net, noised.x_BL, None), noised.rows_R)
+        return rows_values(net.head, h_RD, self.rows, {"target": noised.target_R}, self.chunk)[0]
+
+    def view(self, shell: nn.Module) -> View:
+        """The network as a next-token law."""
+        net = shell(lambda net: net)
+        return LeftToRightView(shell, net, self.vocab, self.eos, self.length)

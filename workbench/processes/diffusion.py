@@ -1,0 +1,138 @@
+"""Score-entropy discrete diffusion as a process: noise a batch, score it, bound its likelihood, show it to samplers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from graphs.base import Graph, Noise
+from samplers.base import ScoreView, View
+from workbench.core.rng import Rng
+from workbench.kernels.rows import fused_rows, gather_features, pad_to_chunks
+from workbench.processes.base import BUCKETS, Bound, Loss, Noised, Process
+from workbench.processes.likelihood import diffusion_bound
+from workbench.processes.objectives import DenoisingRows, Objective
+from workbench.processes.readouts import Readout
+from workbench.processes.time_draws import TimeDraw
+from workbench.processes.views import DenoiserView, features
+
+if TYPE_CHECKING:
+    from backbones.base import Backbone
+
+
+@Process.register("diffusion")
+class Diffusion(Process):
+    """Discrete diffusion by scores (Lou, Meng & Ermon 2024).
+
+    Training loss, nats per token: E over t of weight(t) · dσ/dt · Σ over live rows of the objective / (B · L).
+
+    Settings:
+        graph: the forward process on one position.
+        noise: the schedule σ(t); the graph's usual one where left out.
+        readout: what the network's outputs mean; the graph's usual one where left out.
+        objective: nats of a row per unit of σ.
+        times: which times are trained on.
+    """
+
+    sees = frozenset({"all", "others"})
+    offers: ClassVar[type[View]] = ScoreView
+    usual: ClassVar[dict[str, object]] = {
+        "objective": {"type": "score_entropy"},
+        "times": {"type": "stratified"},
+    }
+
+    def __init__(
+        self,
+        vocab: int,
+        length: int,
+        graph: Graph,
+        noise: Noise,
+        readout: Readout,
+        objective: Objective,
+        times: TimeDraw,
+    ) -> None:
+        """``vocab`` tokens in blocks of ``length``."""
+        self.vocab, self.length = vocab, length
+        self.graph, self.noise, self.readout = graph, noise, readout
+        self.objective, self.times = objective, times
+        self.states = self.outputs = graph.states
+        self.rows = DenoisingRows(graph, readout, objective)
+
+    def prepare(self, x0_BL: npt.NDArray[np.int64], seq_B: npt.NDArray[np.int64], step: int, rng: Rng) -> Noised:
+        """Draw times and noise; keep the live rows, padded to whole chunks with weight 0."""
+        batch, length = x0_BL.shape
+        t_B, draw_B = self.times.draw(seq_B, step, rng)
+        u_BL = rng.uniform("corrupt", step, seq_B, length)
+        return self.noised(x0_BL, t_B, draw_B, u_BL)
+
+    def noised(
+        self,
+        x0_BL: npt.NDArray[np.int64],
+        t_B: npt.NDArray[np.float64],
+        weight_B: npt.NDArray[np.float64],
+        u_BL: npt.NDArray[np.float64],
+    ) -> Noised:
+        """The batch at given times and uniform numbers, its rows weighted by ``weight`` · dσ/dt."""
+        batch, length = x0_BL.shape
+        x0, t = torch.from_numpy(np.ascontiguousarray(x0_BL)), torch.from_numpy(t_B)
+        sigma_B, rate_B = self.noise.total(t), self.noise.rate(t)
+        x_BL = self.graph.corrupt(x0, sigma_B.unsqueeze(-1), torch.from_numpy(u_BL))
+        live = self.graph.live(x_BL).reshape(-1).nonzero().squeeze(-1)
+        padded = pad_to_chunks(live.numel(), self.chunk)
+        rows_R = torch.zeros(padded, dtype=torch.long)
+        rows_R[: live.numel()] = live
+        b_R = rows_R // length
+        weight_R = (torch.from_numpy(weight_B) * rate_B)[b_R].to(torch.float32)
+        weight_R[live.numel() :] = 0.0
+        bucket_B = (t * BUCKETS).long().clamp_(0, BUCKETS - 1)
+        return Noised(
+            x_BL=x_BL,
+            sigma_B=sigma_B.to(torch.float32),
+            rows_R=rows_R,
+            x_R=x_BL.reshape(-1)[rows_R],
+            target_R=x0.reshape(-1)[rows_R],
+            sigma_R=sigma_B.to(torch.float32)[b_R],
+            weight_R=weight_R,
+            bucket_R=bucket_B[b_R],
+            tokens=batch * length,
+            bucket_tokens=torch.bincount(bucket_B, minlength=BUCKETS) * length,
+        )
+
+    def loss(self, shell: nn.Module, noised: Noised) -> Loss:
+        """Nats per token, with the bound and the score sum's slack per noise bucket."""
+        return shell(self._loss, noised)
+
+    def _loss(self, net: Backbone, noised: Noised) -> Loss:
+        h_RD = gather_features(features(net, noised.x_BL, noised.sigma_B), noised.rows_R)
+        context = {"x": noised.x_R, "target": noised.target_R, "sigma": noised.sigma_R}
+        total, nats_R, aux_RK = fused_rows(net.head, h_RD, noised.weight_R, self.rows, context, self.chunk)
+        weight_R = noised.weight_R.to(nats_R.dtype)
+        counted_R = (weight_R > 0).to(nats_R.dtype)
+        logs = {"bound/bucket": _bucketed(nats_R * weight_R, noised.bucket_R, noised.bucket_tokens)}
+        if self.graph.mask:
+            counts = torch.zeros(BUCKETS, dtype=nats_R.dtype, device=nats_R.device)
+            counts.index_add_(0, noised.bucket_R, counted_R)
+            for index, name in enumerate(self.objective.aux):
+                logs[f"{name}/bucket"] = _bucketed(aux_RK[:, index] * counted_R, noised.bucket_R, counts)
+        return Loss(total / noised.tokens, logs)
+
+    def nll(
+        self, shell: nn.Module, x0_BL: npt.NDArray[np.int64], seq_B: npt.NDArray[np.int64], rng: Rng, draws: int
+    ) -> Bound:
+        """An upper bound of −log p by ``draws`` stratified noise draws a block (see `likelihood`)."""
+        return diffusion_bound(self, shell, x0_BL, seq_B, rng, draws)
+
+    def view(self, shell: nn.Module) -> View:
+        """The network as a score."""
+        return DenoiserView(shell, self.graph, self.noise, self.readout, self.length, self.states)
+
+
+def _bucketed(values_R: Tensor, bucket_R: Tensor, weight: Tensor) -> Tensor:
+    """[BUCKETS, 2]: sums of ``values_R`` by bucket beside the buckets' weights."""
+    sums = torch.zeros(BUCKETS, dtype=values_R.dtype, device=values_R.device)
+    sums.index_add_(0, bucket_R, values_R)
+    return torch.stack([sums, weight.to(sums)], dim=-1)

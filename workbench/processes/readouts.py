@@ -1,0 +1,84 @@
+"""Readouts: what a diffusion network's outputs mean as log-scores."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from workbench.core.errors import Problem
+from workbench.core.part import Part
+
+if TYPE_CHECKING:
+    from workbench.core.spec import Node
+
+
+class Readout(Part, ABC, kind="readout", supplied=("vocab",)):
+    """Head outputs → log-scores log p_σ(y)/p_σ(x), own entry 0.
+
+    ``affine``: outputs plus a number per row (own entry excepted), so that a gradient in log-scores is, own entry
+    zeroed, a gradient in outputs; others are differentiated automatically. ``masked_only``: needs a masked graph.
+    """
+
+    affine: ClassVar[bool] = False
+    masked_only: ClassVar[bool] = False
+
+    @abstractmethod
+    def log_score(self, out_RS: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:
+        """Log-scores [R, S]; an affine readout may work in place when no gradient is recorded."""
+
+    @classmethod
+    def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
+        """A readout for masked graphs beside a graph without a mask."""
+        yield from super().misfits(node, root)
+        graph = root.find("process.graph")
+        if cls.masked_only and graph is not None and not graph.part.mask:
+            yield Problem(
+                node.path,
+                f"readout {cls.type_name!r} scales by a mask's noise, and graph {graph.part.type_name!r} has no mask; "
+                f"leave the readout out or take the graph's usual one: {dict(graph.part.usual).get('readout')}",
+            )
+
+
+@Readout.register("scaled")
+class Scaled(Readout):
+    """SEDD's readout for absorbing graphs: outputs − log(e^σ − 1) − log V, so that a network that says nothing
+    about the token (equal outputs) has scores that sum to what they should (SEDD, appendix C.2: scale_by_sigma).
+    """
+
+    affine = True
+    masked_only = True
+
+    def __init__(self, vocab: int) -> None:
+        """``vocab``: number of tokens, the mask not counted."""
+        self.log_vocab = float(torch.tensor(float(vocab)).log())
+
+    def log_score(self, out_RS: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:
+        """Log-scores [R, S]."""
+        sigma = sigma_R.to(out_RS.dtype)
+        shift = -torch.expm1(sigma).log() - self.log_vocab
+        return _own_zero(_add(out_RS, shift.unsqueeze(-1)), x_R)
+
+
+@Readout.register("plain")
+class Plain(Readout):
+    """Outputs *are* log-scores (SEDD on uniform graphs), the own entry set to 0."""
+
+    affine = True
+
+    def log_score(self, out_RS: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:
+        """Log-scores [R, S]."""
+        return _own_zero(_add(out_RS, None), x_R)
+
+
+def _add(out_RS: Tensor, shift: Tensor | None) -> Tensor:
+    if torch.is_grad_enabled() and out_RS.requires_grad:
+        return out_RS.clone() if shift is None else out_RS + shift
+    return out_RS if shift is None else out_RS.add_(shift)
+
+
+def _own_zero(log_score_RS: Tensor, x_R: Tensor) -> Tensor:
+    return log_score_RS.scatter_(-1, x_R.unsqueeze(-1), 0.0)

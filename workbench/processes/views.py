@@ -1,0 +1,118 @@
+"""What samplers see of a trained network: log-scores of a denoiser, next-token laws of a left-to-right model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from backbones.base import Backbone, CachedBackbone
+from graphs.base import Graph, Noise
+from samplers.base import Look, NextTokenView, ScoreView
+from workbench.kernels.rows import chunk_rows, gather_features, head_rows
+from workbench.processes.readouts import Readout
+
+
+def features(net: Backbone, x_BL: Tensor, sigma_B: Tensor | None) -> Tensor:
+    """h_BLD: the call that a Shell makes for training and sampling alike."""
+    return net(x_BL, sigma_B)
+
+
+def _head(net: Backbone, h_RD: Tensor) -> Tensor:
+    return head_rows(net.head, h_RD)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a network's parameters lie."""
+    return next(module.parameters()).device
+
+
+class DenoiserView(ScoreView):
+    """A diffusion network as a score."""
+
+    def __init__(
+        self, shell: nn.Module, graph: Graph, noise: Noise, readout: Readout, length: int, states: int
+    ) -> None:
+        """``shell``: a Shell (or a wrapper of one) in eval mode."""
+        self.shell, self.graph, self.noise, self.readout = shell, graph, noise, readout
+        self.device = device_of(shell)
+        self.vocab, self.length = graph.vocab, length
+        self.chunk = chunk_rows(states, self.device)
+        self.calls = 0
+
+    def look(self, x_BL: Tensor, sigma_B: Tensor, told_B: Tensor | None = None) -> Look:
+        """A lazy look at ``x_BL``; σ is carried in float64 and told to the network in float32."""
+        return DenoiserLook(self, x_BL, sigma_B, told_B)
+
+
+class DenoiserLook(Look):
+    """One network call at most, made when rows are first asked for."""
+
+    def __init__(self, view: DenoiserView, x_BL: Tensor, sigma_B: Tensor, told_B: Tensor | None) -> None:
+        """``sigma_B``: the σ of the law; ``told_B``: what the network hears instead, if given."""
+        self.view, self.x_BL = view, x_BL
+        self.sigma_B = sigma_B.to(view.device)
+        self._told_B = self.sigma_B if told_B is None else told_B.to(view.device)
+        self._h_BLD: Tensor | None = None
+        self._parent_B: Tensor | None = None
+
+    def _outputs(self, rows_R: Tensor) -> Tensor:
+        if self._h_BLD is None:
+            self._h_BLD = self.view.shell(features, self.x_BL, self._told_B.to(torch.float32))
+            self.view.calls += 1
+        return self.view.shell(_head, gather_features(self._h_BLD, rows_R))
+
+    def log_score(self, rows_R: Tensor) -> Tensor:
+        """Log-scores of rows, [R, S] float32."""
+        x_R, sigma_R = self._at(rows_R)
+        return self.view.readout.log_score(self._outputs(rows_R), x_R, sigma_R)
+
+    def clean(self, rows_R: Tensor) -> Tensor:
+        """Log law of the clean token given the rest, [R, V]."""
+        x_R, sigma_R = self._at(rows_R)
+        return self.view.graph.clean_from_score(self.log_score(rows_R), x_R, sigma_R)
+
+    def select(self, parent_B: Tensor) -> Look:
+        """This look for a batch descended from it."""
+        chosen = DenoiserLook(self.view, self.x_BL[parent_B], self.sigma_B[parent_B], self._told_B[parent_B])
+        if self._h_BLD is not None:
+            chosen._h_BLD = self._h_BLD[parent_B]
+        return chosen
+
+    def _at(self, rows_R: Tensor) -> tuple[Tensor, Tensor]:
+        return self.x_BL.reshape(-1)[rows_R], self.sigma_B[rows_R // self.x_BL.shape[1]]
+
+
+class LeftToRightView(NextTokenView):
+    """A left-sighted network as a next-token law: with its cache where it has one, else by reading all again."""
+
+    def __init__(self, shell: nn.Module, backbone: Backbone, vocab: int, start_id: int, length: int) -> None:
+        """``start_id``: the id that stands before the first token."""
+        self.shell, self.backbone, self.start_id = shell, backbone, start_id
+        self.device = device_of(shell)
+        self.vocab, self.length = vocab, length
+        self.calls = 0
+
+    def start(self, batch: int) -> Any:
+        """A cache that holds nothing yet; the start id is read with the first tokens."""
+        ids = torch.full((batch, 1), self.start_id, dtype=torch.long, device=self.device)
+        if isinstance(self.backbone, CachedBackbone):
+            return ids, self.backbone.new_cache(batch)
+        return ids, None
+
+    def next(self, x_Bn: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        """(log law of the token after ``x_Bn``, [B, V] float32; the longer cache)."""
+        pending, kept = cache
+        x_Bn = torch.cat([pending, x_Bn.to(self.device)], dim=1)
+        self.calls += 1
+        if kept is None:
+            h_BLD, after = self.shell(features, x_Bn, None), (x_Bn, None)
+        else:
+            h_BLD, kept = self.shell(_commit, x_Bn, kept)
+            after = (x_Bn[:, :0], kept)
+        return self.shell(_head, h_BLD[:, -1]).log_softmax(-1), after
+
+
+def _commit(net: CachedBackbone, x_BL: Tensor, cache: Any) -> tuple[Tensor, Any]:
+    return net.commit(x_BL, cache)
