@@ -27,9 +27,13 @@ def chunk_rows(outputs: int, device: torch.device | str = "cpu") -> int:
     return min(4096, max(16, budget // (4 * outputs) // 16 * 16))
 
 
-def pad_to_chunks(rows: int, chunk: int) -> int:
-    """The number of rows after padding to whole chunks; at least one chunk, so that the head is always touched."""
-    return max(1, -(-rows // chunk)) * chunk
+def padded_rows(rows: int, chunk: int, device: torch.device | str = "cpu") -> int:
+    """The number of rows after padding: whole granules, at least one, so that the head is always touched.
+
+    Compiled code on an accelerator wants few shapes (granules of up to 512 rows); a CPU wants no idle work (16).
+    """
+    granule = 16 if torch.device(device).type == "cpu" else min(chunk, 512)
+    return max(1, -(-rows // granule)) * granule
 
 
 class RowFunction(Protocol):

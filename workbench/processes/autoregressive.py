@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from samplers.base import NextTokenView, View
 from workbench.core.rng import Rng
-from workbench.kernels.rows import fused_rows, gather_features, pad_to_chunks, rows_values
+from workbench.kernels.rows import fused_rows, gather_features, padded_rows, rows_values
 from workbench.processes.base import BUCKETS, Bound, Loss, Noised, Process
 from workbench.processes.objectives import NextTokenRows
 from workbench.processes.views import LeftToRightView, device_of, features
@@ -37,13 +37,15 @@ class Autoregressive(Process):
         self.states = self.outputs = vocab
         self.rows = NextTokenRows()
 
-    def prepare(self, x0_BL: npt.NDArray[np.int64], seq_B: npt.NDArray[np.int64], step: int, rng: Rng) -> Noised:
+    def prepare(
+        self, x0_BL: npt.NDArray[np.int64], seq_B: npt.NDArray[np.int64], step: int, rng: Rng
+    ) -> Noised:
         """Shift right by one; every position is a row."""
         batch, length = x0_BL.shape
         x0 = torch.from_numpy(np.ascontiguousarray(x0_BL))
         x_BL = torch.cat([torch.full((batch, 1), self.eos, dtype=torch.long), x0[:, :-1]], dim=1)
         count = batch * length
-        rows_R = torch.zeros(pad_to_chunks(count, self.chunk), dtype=torch.long)
+        rows_R = torch.zeros(padded_rows(count, self.chunk, self.device), dtype=torch.long)
         rows_R[:count] = torch.arange(count)
         weight_R = torch.zeros(len(rows_R))
         weight_R[:count] = 1.0
@@ -72,7 +74,12 @@ class Autoregressive(Process):
 
     @torch.no_grad()
     def nll(
-        self, shell: nn.Module, x0_BL: npt.NDArray[np.int64], seq_B: npt.NDArray[np.int64], rng: Rng, draws: int
+        self,
+        shell: nn.Module,
+        x0_BL: npt.NDArray[np.int64],
+        seq_B: npt.NDArray[np.int64],
+        rng: Rng,
+        draws: int,
     ) -> Bound:
         """Exact −log p of each block; ``draws`` changes nothing."""
         batch, length = x0_BL.shape

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from samplers.base import View
+from workbench.core.errors import Problem
 from workbench.core.part import Part
 from workbench.core.rng import Rng
 from workbench.kernels.rows import chunk_rows
+
+if TYPE_CHECKING:
+    from workbench.core.spec import Node
 
 BUCKETS = 10
 """Noise-level buckets of the per-bucket curves: equal parts of t ∈ [0, 1]."""
@@ -42,7 +46,7 @@ class Noised:
     """A prepared training batch, made on the host.
 
     ``x_BL`` int64 (what the network reads); ``sigma_B`` float32 or None; ``rows_R`` flat positions b·L + l whose
-    head outputs the loss needs, padded to whole chunks; ``x_R`` the input ids there, ``target_R`` the clean tokens,
+    head outputs the loss needs, padded; ``x_R`` the input ids there, ``target_R`` the clean tokens,
     ``sigma_R`` the σ; ``weight_R`` float32, 0 on padding; ``bucket_R`` int64 noise-level bucket in [0, BUCKETS);
     ``tokens``: how many tokens the loss is per; ``bucket_tokens`` [BUCKETS] of them by noise level.
     """
@@ -108,17 +112,39 @@ class Process(Part, ABC, kind="process", supplied=("vocab", "eos", "length")):
     outputs: int
     device: torch.device = torch.device("cpu")
 
+    @classmethod
+    def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
+        """A backbone whose positions see too much or too little."""
+        yield from super().misfits(node, root)
+        backbone = root.find("backbone")
+        if backbone is not None:
+            part: Any = backbone.part
+            sight = part.sight(backbone.settings)
+            if sight not in cls.sees:
+                needs = " or ".join(repr(wanted) for wanted in sorted(cls.sees))
+                remedies = _sight_remedies(backbone, cls.sees)
+                yield Problem(
+                    backbone.path,
+                    f"a position of backbone {part.type_name!r} sees {sight!r}, and process {cls.type_name!r} "
+                    f"needs {needs}. What would fit: {', '.join(remedies) or 'no backbone at hand'}.",
+                )
+
     @property
     def chunk(self) -> int:
-        """Rows of one head chunk on the device trained on; prepared batches are padded to whole ones."""
+        """Rows of one head chunk on the device trained on; prepared rows are padded a little (`padded_rows`)."""
         return chunk_rows(self.outputs, self.device)
 
     def place(self, device: torch.device) -> None:
         """Say where the network will run; batches stay on the host until they are moved."""
         self.device = device
 
+    def compile_chunks(self) -> None:
+        """Compile the chunk function, where a process offers that. Called once if the recipe asks to compile."""
+
     @abstractmethod
-    def prepare(self, x0_BL: npt.NDArray[np.int64], seq_B: npt.NDArray[np.int64], step: int, rng: Rng) -> Noised:
+    def prepare(
+        self, x0_BL: npt.NDArray[np.int64], seq_B: npt.NDArray[np.int64], step: int, rng: Rng
+    ) -> Noised:
         """Noise a batch on the host; randomness keyed by (step, sequence)."""
 
     @abstractmethod
@@ -127,10 +153,27 @@ class Process(Part, ABC, kind="process", supplied=("vocab", "eos", "length")):
 
     @abstractmethod
     def nll(
-        self, shell: nn.Module, x0_BL: npt.NDArray[np.int64], seq_B: npt.NDArray[np.int64], rng: Rng, draws: int
+        self,
+        shell: nn.Module,
+        x0_BL: npt.NDArray[np.int64],
+        seq_B: npt.NDArray[np.int64],
+        rng: Rng,
+        draws: int,
     ) -> Bound:
         """−log p of whole blocks, exact or an upper bound, without gradient."""
 
     @abstractmethod
     def view(self, shell: nn.Module) -> View:
         """What samplers see. Call under ``torch.no_grad`` and in eval mode."""
+
+
+def _sight_remedies(backbone: Node, sees: frozenset[str]) -> list[str]:
+    """Settings of this backbone, then other backbones (with their defaults), that show a position what is due."""
+    part: Any = backbone.part
+    found = [
+        f"{name}: {str(not value).lower()}"
+        for name, value in backbone.settings.items()
+        if isinstance(value, bool) and part.sight({**backbone.settings, name: not value}) in sees
+    ]
+    others: dict[str, Any] = {name: other for name, other in part.registered.items() if other is not part}
+    return found + [f"type: {name}" for name, other in sorted(others.items()) if other.sight({}) in sees]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from graphs.base import Graph, Noise
 from samplers.base import ScoreView, View
 from workbench.core.rng import Rng
-from workbench.kernels.rows import fused_rows, gather_features, pad_to_chunks
+from workbench.kernels.rows import fused_rows, gather_features, padded_rows
 from workbench.processes.base import BUCKETS, Bound, Loss, Noised, Process
 from workbench.processes.likelihood import diffusion_bound
 from workbench.processes.objectives import DenoisingRows, Objective
@@ -62,8 +62,10 @@ class Diffusion(Process):
         self.states = self.outputs = graph.states
         self.rows = DenoisingRows(graph, readout, objective)
 
-    def prepare(self, x0_BL: npt.NDArray[np.int64], seq_B: npt.NDArray[np.int64], step: int, rng: Rng) -> Noised:
-        """Draw times and noise; keep the live rows, padded to whole chunks with weight 0."""
+    def prepare(
+        self, x0_BL: npt.NDArray[np.int64], seq_B: npt.NDArray[np.int64], step: int, rng: Rng
+    ) -> Noised:
+        """Draw times and noise; keep the live rows, padded to a few rows more with weight 0."""
         batch, length = x0_BL.shape
         t_B, draw_B = self.times.draw(seq_B, step, rng)
         u_BL = rng.uniform("corrupt", step, seq_B, length)
@@ -82,7 +84,7 @@ class Diffusion(Process):
         sigma_B, rate_B = self.noise.total(t), self.noise.rate(t)
         x_BL = self.graph.corrupt(x0, sigma_B.unsqueeze(-1), torch.from_numpy(u_BL))
         live = self.graph.live(x_BL).reshape(-1).nonzero().squeeze(-1)
-        padded = pad_to_chunks(live.numel(), self.chunk)
+        padded = padded_rows(live.numel(), self.chunk, self.device)
         rows_R = torch.zeros(padded, dtype=torch.long)
         rows_R[: live.numel()] = live
         b_R = rows_R // length
@@ -121,7 +123,12 @@ class Diffusion(Process):
         return Loss(total / noised.tokens, logs)
 
     def nll(
-        self, shell: nn.Module, x0_BL: npt.NDArray[np.int64], seq_B: npt.NDArray[np.int64], rng: Rng, draws: int
+        self,
+        shell: nn.Module,
+        x0_BL: npt.NDArray[np.int64],
+        seq_B: npt.NDArray[np.int64],
+        rng: Rng,
+        draws: int,
     ) -> Bound:
         """An upper bound of −log p by ``draws`` stratified noise draws a block (see `likelihood`)."""
         return diffusion_bound(self, shell, x0_BL, seq_B, rng, draws)

@@ -75,7 +75,9 @@ def diffusion_bound(
         t_B = eps + (1 - eps) * (k + shift_B) / draws
         noised = process.noised(x0_BL, t_B, np.full(batch, 1 - eps), u_BL)
         nats_BK[:, k] = _per_block(shell, process.rows, noised, process.chunk, batch, length)
-        at_eps = process.noised(x0_BL, np.full(batch, eps), np.ones(batch), rng.uniform("bound/eps", k, seq_B, length))
+        at_eps = process.noised(
+            x0_BL, np.full(batch, eps), np.ones(batch), rng.uniform("bound/eps", k, seq_B, length)
+        )
         clean_BK[:, k] = _per_block(shell, CleanUpRows(process), _unit(at_eps), process.chunk, batch, length)
     sigma_end = process.noise.total(torch.ones(1, dtype=torch.float64))
     x0 = torch.from_numpy(np.ascontiguousarray(x0_BL))
@@ -96,10 +98,14 @@ def _per_block(
     shell: nn.Module, rows: object, noised: Noised, chunk: int, batch: int, length: int
 ) -> npt.NDArray[np.float64]:
     """Σ of weighted nats by block, [B] float64."""
-    return shell(_weighted_sums, rows, noised.to(device_of(shell)), chunk, batch, length).double().cpu().numpy()
+    return (
+        shell(_weighted_sums, rows, noised.to(device_of(shell)), chunk, batch, length).double().cpu().numpy()
+    )
 
 
-def _weighted_sums(net: Backbone, rows: object, noised: Noised, chunk: int, batch: int, length: int) -> Tensor:
+def _weighted_sums(
+    net: Backbone, rows: object, noised: Noised, chunk: int, batch: int, length: int
+) -> Tensor:
     h_RD = gather_features(features(net, noised.x_BL, noised.sigma_B), noised.rows_R)
     context = {"x": noised.x_R, "target": noised.target_R, "sigma": noised.sigma_R}
     nats_R, _ = rows_values(net.head, h_RD, rows, context, chunk)

@@ -1,4 +1,4 @@
-"""What samplers see of a trained network: log-scores of a denoiser, next-token laws of a left-to-right model."""
+"""What samplers see of a trained network: log-scores of a denoiser, or next-token laws."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class DenoiserLook(Look):
 
 
 class LeftToRightView(NextTokenView):
-    """A left-sighted network as a next-token law: with its cache where it has one, else by reading all again."""
+    """A left-sighted network as a next-token law: with its cache, or by reading all again."""
 
     def __init__(self, shell: nn.Module, backbone: Backbone, vocab: int, start_id: int, length: int) -> None:
         """``start_id``: the id that stands before the first token."""
