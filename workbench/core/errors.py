@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 
 class WorkbenchError(Exception):
-    """An error whose message is written for the user; the command line prints it without a traceback."""
+    """An error whose message is written for the user; the command line prints it without a traceback.
+
+    ``exit_code``: what the command line ends with.
+    """
+
+    exit_code: int = 1
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,7 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
+        """``path: message``."""
         return f"{self.path or 'recipe'}: {self.message}"
 
 

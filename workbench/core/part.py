@@ -1,8 +1,8 @@
 """Kinds of parts and their registers: a part's typed constructor is its whole schema.
 
 A *kind* is an abstract base class declared with ``kind=``; a *part* is a concrete class registered under a
-name. A recipe names it by ``type:`` and gives its settings; what the workbench itself knows (``supplied``: the
-vocabulary, the length …) is passed by name to constructors that ask for it and is no setting::
+name. A recipe names it by ``type:`` and gives its settings; what the workbench itself knows (``supplied``:
+the vocabulary, the length …) is passed by name to constructors that ask for it and is no setting::
 
     class Graph(Part, kind="graph", supplied=("vocab",)): ...
 
@@ -10,8 +10,8 @@ vocabulary, the length …) is passed by name to constructors that ask for it an
     class Absorbing(Graph):
         def __init__(self, vocab: int, floor: Positive = 1e-3) -> None: ...
 
-Defaults that are parts themselves stand in the class variable ``usual`` (setting → ``{"type": …}``): a part's own
-``usual`` fills its own settings, a *sibling's* ``usual`` goes first (a graph knows its usual noise).
+Defaults that are parts themselves stand in the class variable ``usual`` (setting → ``{"type": …}``): a part's
+own ``usual`` fills its own settings, a *sibling's* ``usual`` goes first (a graph knows its usual noise).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import re
 import types
 import typing
 from abc import ABC
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, Union
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, Union
 
 from workbench.core.errors import PartDefinitionError, Problem, UnknownPart
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from workbench.core.spec import Node
 
 P = TypeVar("P", bound="Part")
+Many = Literal["", "list", "map"]
 REQUIRED: Any = inspect.Parameter.empty
 KINDS: dict[str, type[Part]] = {}
 """Every kind by name, in order of declaration."""
@@ -41,8 +42,9 @@ KINDS: dict[str, type[Part]] = {}
 class Setting:
     """One settable constructor argument of a part.
 
-    ``part`` is the kind's class when the value is itself a part; ``many`` when it is a list of them; ``optional``
-    when ``None`` is allowed.
+    ``part`` is the class asked for when the value is itself a part; ``many`` says whether it is one (""), a
+    "list" or a "map" (by name) of them; ``optional`` when ``None`` is allowed; ``maker`` when the constructor
+    takes a `Maker` in place of a built part.
     """
 
     name: str
@@ -50,8 +52,9 @@ class Setting:
     default: Any
     doc: str = ""
     part: type[Part] | None = None
-    many: bool = False
+    many: Many = ""
     optional: bool = False
+    maker: bool = False
 
     @property
     def required(self) -> bool:
@@ -59,7 +62,7 @@ class Setting:
         return self.default is REQUIRED
 
 
-class Part(ABC):
+class Part(ABC):  # noqa: B024 - what is abstract is up to each kind
     """Base of everything a recipe can name. Subclass a *kind*, not this."""
 
     kind: ClassVar[str] = ""
@@ -68,9 +71,7 @@ class Part(ABC):
     usual: ClassVar[Mapping[str, Any]] = {}
     registered: ClassVar[dict[str, type[Part]]] = {}
 
-    def __init_subclass__(
-        cls, kind: str | None = None, supplied: tuple[str, ...] | None = None, **rest: Any
-    ) -> None:
+    def __init_subclass__(cls, kind: str | None = None, supplied: tuple[str, ...] | None = None, **rest: Any) -> None:
         """Declare a kind (``kind=``) or check nothing yet: registration checks a part."""
         super().__init_subclass__(**rest)
         if kind is not None:
@@ -98,7 +99,7 @@ class Part(ABC):
                 raise PartDefinitionError(
                     f"{cls.kind} {name!r} is taken by {origin(taken)}; choose another name for {origin(part)}"
                 )
-            settings(part)  # refuses *args, **kwargs and unannotated settings here, not in the middle of a run
+            settings(part)  # refuses *args and unannotated settings here, not in the middle of a run
             part.type_name = name
             cls.registered[name] = part
             return part
@@ -124,12 +125,31 @@ class Part(ABC):
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
-        """Problems of this part beside the others of a resolved recipe: declared here, collected while resolving.
+        """Problems of this part beside the others of a resolved recipe: declared here, collected while
+        resolving.
 
         ``node`` is this part's resolved node (``node.settings``, ``node.path``); ``root`` the whole recipe's.
         Override in the class that owns the relation and call ``super()``.
         """
         yield from ()
+
+
+class Maker(Generic[P]):
+    """Makes fresh parts of one resolved node, for owners that need several or that know what the part wants.
+
+    A constructor that is annotated ``mixer: Maker[Mixer]`` gets one of these in place of a mixer::
+
+        blocks = [mixer(dim=dim, length=length, causal=causal) for _ in range(depth)]
+    """
+
+    def __init__(self, part: type[P], make: Callable[[Mapping[str, Any]], P]) -> None:
+        """``part``: the class that will be made; ``make``: from what the owner supplies to a part."""
+        self.part = part
+        self.make = make
+
+    def __call__(self, **supplied: Any) -> P:
+        """A new part. ``supplied``: values for the kind's supplied names that the owner knows."""
+        return self.make(supplied)
 
 
 class Section(Part):
@@ -140,7 +160,8 @@ def settings(part: type[Part]) -> dict[str, Setting]:
     """The settings of a part, read from its constructor: all arguments but ``self`` and those supplied.
 
     Raises:
-        PartDefinitionError: the constructor takes ``*args`` or ``**kwargs``, or an argument has no annotation.
+        PartDefinitionError: the constructor takes ``*args`` or ``**kwargs``, or an argument has no
+        annotation.
     """
     function = part.__init__
     signature = inspect.signature(function)
@@ -161,8 +182,18 @@ def settings(part: type[Part]) -> dict[str, Setting]:
             continue
         if name not in hints:
             raise PartDefinitionError(f"{origin(part)}: setting {name!r} has no type annotation")
-        kind, many, optional = _part_of(hints[name])
-        found[name] = Setting(name, hints[name], parameter.default, docs.get(name, ""), kind, many, optional)
+        if name == "type":
+            raise PartDefinitionError(f"{origin(part)}: no setting can be called 'type': that names the part")
+        shape = _shape(hints[name])
+        if shape.part is None and _mentions_part(hints[name]):
+            raise PartDefinitionError(
+                f"{origin(part)}: setting {name!r}: a part stands alone, in a list or in a dict by name"
+            )
+        if parameter.default is not REQUIRED and not _is_plain(parameter.default):
+            raise PartDefinitionError(
+                f"{origin(part)}: the default of {name!r} is no plain data; default parts stand in `usual`"
+            )
+        found[name] = Setting(name, hints[name], parameter.default, docs.get(name, ""), *shape)
     return found
 
 
@@ -191,6 +222,11 @@ def setting_docs(part: type[Part]) -> dict[str, str]:
     return found
 
 
+def summary(part: type[Any]) -> str:
+    """The first paragraph of a class's own docstring, on one line."""
+    return " ".join(inspect.cleandoc(part.__doc__ or "").partition("\n\n")[0].split())
+
+
 def origin(part: type[Any]) -> str:
     """Where a part is defined: ``path/to/file.py:line`` (the module's name where no source is at hand)."""
     try:
@@ -207,17 +243,45 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"{hint} Known: {', '.join(names) or 'none'}."
 
 
-def _part_of(annotation: Any) -> tuple[type[Part] | None, bool, bool]:
-    """(kind's class, is a list, may be None) of an annotation; (None, …) for plain values."""
-    if typing.get_origin(annotation) in (Union, types.UnionType):
-        arms = [arm for arm in typing.get_args(annotation) if arm is not type(None)]
-        optional = len(arms) < len(typing.get_args(annotation))
-        inner = _part_of(arms[0]) if len(arms) == 1 else (None, False, False)
-        return inner[0], inner[1], optional
-    if typing.get_origin(annotation) in (list, tuple):
-        arguments = typing.get_args(annotation)
-        inner = _part_of(arguments[0]) if arguments else (None, False, False)
-        return inner[0], inner[0] is not None, False
+class _Shape(NamedTuple):
+    """How an annotation asks for parts, in the order of `Setting`'s last fields."""
+
+    part: type[Part] | None = None
+    many: Many = ""
+    optional: bool = False
+    maker: bool = False
+
+
+def _shape(annotation: Any) -> _Shape:
+    """What parts an annotation asks for; ``part`` is None for plain values."""
+    outer, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if outer in (Union, types.UnionType):
+        arms = [arm for arm in arguments if arm is not type(None)]
+        inner = _shape(arms[0]) if len(arms) == 1 else _Shape()
+        return inner._replace(optional=len(arms) < len(arguments))
+    if outer in (list, tuple, Sequence, dict, Mapping) and arguments:
+        mapping = outer in (dict, Mapping)
+        inner = _shape(arguments[1] if mapping else arguments[0])
+        if inner.part is None or inner.many or inner.optional:
+            return _Shape()
+        return inner._replace(many="map" if mapping else "list")
+    if outer is Maker:
+        return _shape(arguments[0])._replace(maker=True)
     if isinstance(annotation, type) and issubclass(annotation, Part):
-        return annotation, False, False
-    return None, False, False
+        return _Shape(annotation)
+    return _Shape()
+
+
+def _mentions_part(annotation: Any) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        return True
+    return any(_mentions_part(argument) for argument in typing.get_args(annotation))
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a default is data that YAML can hold (tuples stand for lists)."""
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str))

@@ -1,8 +1,9 @@
 """Keyed random numbers: the same (seed, stream, step, sequence) gets the same numbers in any batch, on any
 world size, after any resume.
 
-The generator is Philox-4x64-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") as numpy ships
-it: key = (seed, stream), counter = (block, step, sequence, 0). Numbers are drawn on the host, in float64.
+The generator is Philox-4x64-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") as numpy
+ships it: key = (seed, stream), counter = (block, step, sequence, 0). Numbers are drawn on the host, in
+float64.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Rng:
     ) -> npt.NDArray[np.float64]:
         """Uniform numbers in [0, 1), shape [B, n], float64 with 53 random bits.
 
-        Row ``b`` depends on (seed, stream, step, seq_B[b]) only, and its first ``m`` numbers do not depend on ``n``.
+        Row ``b`` depends on (seed, stream, step, seq_B[b]) only, and its first ``m`` numbers do not depend on
+        ``n``.
         """
         name = self.key(stream)
         out = np.empty((len(seq_B), n), dtype=np.float64)

@@ -1,0 +1,99 @@
+"""From a recipe's file to a resolved recipe: read, plug in, resolve, check the fit, hash."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workbench.core import index
+from workbench.core.errors import Problem, RecipeError, WorkbenchError
+from workbench.core.part import Part
+from workbench.core.plugins import Plugin, PluginError, load_plugin
+from workbench.core.spec import Node, misfits, resolve
+from workbench.core.tree import dump_yaml, load_tree, override, stable_hash
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A recipe without a fault.
+
+    ``data``: every setting, defaults filled in, plain; ``hash``: 16 hex digits of all that determines
+    results, which is everything but the recipe's name, with plug-ins by content; ``source``: the file it came
+    from.
+    """
+
+    node: Node
+    data: dict[str, Any]
+    hash: str
+    source: Path | None = None
+    plugins: tuple[Plugin, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The recipe's name."""
+        return str(self.data.get("name", ""))
+
+    def portable(self, folder: str = "plugins") -> dict[str, Any]:
+        """``data`` with its plug-ins named ``folder/<file>``: what a run folder that holds copies keeps."""
+        if not self.plugins:
+            return dict(self.data)
+        return self.data | {"plugins": [f"{folder}/{plugin.path.name}" for plugin in self.plugins]}
+
+    def text(self, folder: str = "plugins") -> str:
+        """``portable`` as YAML that loads as this very recipe."""
+        return dump_yaml(self.portable(folder))
+
+
+def load_as(schema: type[Part], path: Path | str, overrides: Iterable[str] = ()) -> Resolved:
+    """Load a recipe file whose top level is the section ``schema``; ``overrides`` as in `tree.override`.
+
+    Raises:
+        RecipeError: with every problem of the recipe.
+        WorkbenchError: the file cannot be read, or a module that defines parts cannot be imported.
+    """
+    return resolve_as(schema, override(load_tree(path), overrides), Path(path))
+
+
+def resolve_as(schema: type[Part], tree: Mapping[str, Any], source: Path | None = None) -> Resolved:
+    """Resolve a recipe that is at hand as data; plug-ins named by it are loaded, relative to the working
+    folder.
+
+    Raises:
+        RecipeError: with every problem of the recipe.
+        WorkbenchError: a module that defines parts cannot be imported.
+    """
+    index.import_parts()
+    plugins, problems = _plug_in(tree.get("plugins"))
+    node, found = resolve(schema, tree)
+    problems += found
+    if node is not None:
+        problems += misfits(node, tuple(problems))
+    if problems or node is None:
+        raise RecipeError(problems, str(source or ""))
+    data = node.as_data()
+    return Resolved(node, data, recipe_hash(data, plugins), source, plugins)
+
+
+def recipe_hash(data: Mapping[str, Any], plugins: Iterable[Plugin] = ()) -> str:
+    """The content hash of a resolved recipe: all but its name, plug-ins by content and not by path."""
+    covered = {name: value for name, value in data.items() if name not in ("name", "plugins")}
+    return stable_hash(covered | {"plugins": sorted({plugin.sha256 for plugin in plugins})})
+
+
+def _plug_in(paths: Any) -> tuple[tuple[Plugin, ...], list[Problem]]:
+    """Load what ``plugins:`` names; entries that are no text are left for resolving to complain about."""
+    loaded: dict[str, Plugin] = {}
+    problems = []
+    for i, path in enumerate(paths if isinstance(paths, list) else ()):
+        if not isinstance(path, str):
+            continue
+        try:
+            plugin = load_plugin(path)
+            other = loaded.setdefault(plugin.path.name, plugin)
+            if other.sha256 != plugin.sha256:
+                raise PluginError(f"{plugin.path} and {other.path} have the same name; rename one of them")
+        except WorkbenchError as error:
+            problems.append(Problem(f"plugins[{i}]", str(error)))
+    return tuple(loaded.values()), problems

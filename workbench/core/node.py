@@ -1,0 +1,75 @@
+"""Resolved parts: a tree of nodes, pure data, between a recipe and its objects."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from workbench.core.part import Part, Section
+from workbench.core.values import plain
+
+
+@dataclass(frozen=True)
+class Node:
+    """A resolved part: its class, its settings (plain values and nodes) and its dotted path in the recipe."""
+
+    part: type[Part]
+    settings: dict[str, Any] = field(default_factory=dict)
+    path: str = ""
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain data that resolves to this node again: ``type`` first (sections have none), then the
+        settings."""
+        head = {} if issubclass(self.part, Section) else {"type": self.part.type_name}
+        return head | {name: _as_data(value) for name, value in self.settings.items()}
+
+    def find(self, path: str) -> Node | None:
+        """The node at a dotted path below this one (``process.graph``, ``sampler.shapers[0]``), None if none
+        is."""
+        value: Any = self
+        for name, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path):
+            if index:
+                value = value[int(index)] if isinstance(value, list) and int(index) < len(value) else None
+            else:
+                held = value.settings if isinstance(value, Node) else value
+                value = held.get(name) if isinstance(held, Mapping) else None
+        return value if isinstance(value, Node) else None
+
+    def walk(self) -> Iterator[Node]:
+        """This node and all below it, owners first."""
+        yield self
+        for value in self.settings.values():
+            for inner in nodes(value):
+                yield from inner.walk()
+
+
+def choices(part: type[Part]) -> dict[str, type[Part]]:
+    """The registered parts that fit where ``part`` is asked for, by name."""
+    return {name: found for name, found in sorted(part.registered.items()) if issubclass(found, part)}
+
+
+def title(part: type[Part]) -> str:
+    """How messages call a part: ``graph 'absorbing'``, or a section's own name."""
+    return f"{part.kind} {part.type_name!r}" if part.type_name else part.__name__.lower()
+
+
+def nodes(value: Any) -> Iterator[Node]:
+    """The nodes that a setting's value is or holds."""
+    if isinstance(value, Node):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            if isinstance(item, Node):
+                yield item
+
+
+def _as_data(value: Any) -> Any:
+    if isinstance(value, Node):
+        return value.as_data()
+    if isinstance(value, dict):
+        return {name: _as_data(item) for name, item in value.items()} if any(nodes(value)) else plain(value)
+    if isinstance(value, list):
+        return [_as_data(item) for item in value] if any(nodes(value)) else plain(value)
+    return plain(value)

@@ -1,0 +1,67 @@
+"""The top level of a recipe, and loading one from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import StringConstraints
+
+from backbones.base import Backbone
+from samplers.base import Sampler
+from workbench.core.bounds import Natural
+from workbench.core.loading import Resolved, load_as
+from workbench.core.part import Section
+from workbench.data.section import Data
+from workbench.metrics.base import Evaluation
+from workbench.processes.base import Process
+from workbench.train.section import Train
+
+__all__ = ["Recipe", "Resolved", "load"]
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")]
+"""A name that can be a folder's."""
+
+
+class Recipe(Section):
+    """One experiment: text, network, process, sampler, training and what is measured.
+
+    Settings:
+        name: what the run folder and the report call it; not part of the content hash.
+        data: the text, its tokens and the length of a block.
+        backbone: the network.
+        process: how the network is trained and used.
+        sampler: how text is drawn.
+        train: how the weights are found.
+        evaluations: what is measured, by a name of your choice.
+        seed: of all randomness.
+        plugins: Python files with parts of your own, relative to this file.
+    """
+
+    def __init__(
+        self,
+        name: Name,
+        data: Data,
+        backbone: Backbone,
+        process: Process,
+        sampler: Sampler,
+        train: Train,
+        evaluations: dict[str, Evaluation],
+        seed: Natural = 0,
+        plugins: list[str] | None = None,
+    ) -> None:
+        """Keep the settings."""
+        self.name, self.data, self.backbone, self.process = name, data, backbone, process
+        self.sampler, self.train, self.evaluations = sampler, train, evaluations
+        self.seed, self.plugins = seed, plugins
+
+
+def load(path: Path | str, overrides: Iterable[str] = ()) -> Resolved:
+    """Load a recipe file with dotted overrides (``train.steps=100``).
+
+    Raises:
+        RecipeError: with every problem of the recipe.
+        WorkbenchError: the file cannot be read.
+    """
+    return load_as(Recipe, path, overrides)
