@@ -1,0 +1,1 @@
+"""Forward processes: graphs (absorbing, uniform, any rate matrix) and noise schedules. Imports no part."""

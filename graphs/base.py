@@ -1,9 +1,10 @@
 """The contract of a forward graph (a Markov chain over the states of one position) and of its noise schedule.
 
-Conventions. A law over states is a column: dp/dσ = Q p, with Q[y, x] the rate x → y and columns that sum to zero.
-σ is the total noise (σ-bar in the paper), 0 for clean text. Rows ``_R`` are positions picked out of a batch; the
-states axis ``_S`` has ``graph.states`` entries, of which the first ``graph.vocab`` are tokens and a last one, where
-``graph.mask`` is true, the mask. Source of the construction: Lou, Meng & Ermon 2024 (SEDD), §2–3.
+Conventions. A law over states is a column: dp/dσ = Q p, with Q[y, x] the rate x → y and columns that sum to
+zero. σ is the total noise (σ-bar in the paper), 0 for clean text. Rows ``_R`` are positions picked out of a
+batch; the states axis ``_S`` has ``graph.states`` entries, of which the first ``graph.vocab`` are tokens and
+a last one, where ``graph.mask`` is true, the mask. Source of the construction: Lou, Meng & Ermon 2024 (SEDD),
+§2–3.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from workbench.core.part import Part
@@ -21,8 +23,8 @@ from workbench.core.part import Part
 class Graph(Part, ABC, kind="graph", supplied=("vocab",)):
     """A forward process on one position, applied to all positions independently.
 
-    ``mask``: the last state is a mask that clean text never holds. ``blind``: who leaves in a reverse step needs no
-    network (the pace is known). ``usual``: the noise and readout that fit when a recipe names none.
+    ``mask``: the last state is a mask that clean text never holds. ``blind``: who leaves in a reverse step
+    needs no network (the pace is known). ``usual``: the noise and readout that fit when a recipe names none.
     All methods are pure, work on any device and in the floating type of their inputs.
     """
 
@@ -42,7 +44,11 @@ class Graph(Part, ABC, kind="graph", supplied=("vocab",)):
 
     @abstractmethod
     def corrupt(self, x0: Tensor, sigma: Tensor, u: Tensor) -> Tensor:
-        """Draw x_σ given x_0 by inverse CDF: ``x0`` int64, ``u`` float64 in [0, 1) of its shape, σ broadcastable."""
+        """Draw x_σ given x_0 by inverse CDF: ``x0`` int64, ``u`` float64 in [0, 1) of its shape.
+
+        σ has the leading axes of ``x0``: a scalar, [B], [B, 1] or [B, L] for ``x0`` [B, L] (as in
+        ``prior_kl``).
+        """
 
     @abstractmethod
     def prior(self, u: Tensor) -> Tensor:
@@ -52,13 +58,13 @@ class Graph(Part, ABC, kind="graph", supplied=("vocab",)):
     def prior_kl(self, x0: Tensor, sigma: Tensor) -> Tensor:
         """KL(q(x_σ | x_0) ‖ end law) in nats, shape of ``x0``: the prior term of the likelihood bound.
 
-        Where the KL to the end law is infinite at finite σ (the pure mask), the graph states which nearby start law
-        it takes instead, in its docstring.
+        Where the KL to the end law is infinite at finite σ (the pure mask), the graph states which nearby
+        start law it takes instead, in its docstring.
         """
 
     @abstractmethod
     def rate_into(self, x_R: Tensor, sigma_R: Tensor) -> Tensor:
-        """Row x of Q at noise σ: [R, S], entry y ≠ x the forward rate y → x, entry x minus the rate out of x."""
+        """Row x of Q at noise σ, [R, S]: entry y ≠ x the forward rate y → x, entry x minus the rate out."""
 
     @abstractmethod
     def kernel_into(self, x_R: Tensor, from_R: Tensor, to_R: Tensor) -> Tensor:
@@ -66,7 +72,7 @@ class Graph(Part, ABC, kind="graph", supplied=("vocab",)):
 
     @abstractmethod
     def push(self, v_RS: Tensor, from_R: Tensor, to_R: Tensor) -> Tensor:
-        """Carry a law over states from one noise to another, [R, S]; ``to`` < ``from`` applies the inverse kernel.
+        """Carry a law over states from one noise to another, [R, S]; ``to`` < ``from`` applies the inverse.
 
         Backwards, with a score in place of a law, this is SEDD's staggered score (SEDD eq. 19).
         """
@@ -75,12 +81,86 @@ class Graph(Part, ABC, kind="graph", supplied=("vocab",)):
     def score_entropy(self, log_score_RS: Tensor, x_R: Tensor, x0_R: Tensor, sigma_R: Tensor) -> Tensor:
         """Diffusion-weighted denoising score entropy per unit of σ, nats, [R] (SEDD eq. 14); ≥ 0.
 
-        Σ_{y≠x} Q(x, y) [s_y − r_y log s_y + r_y (log r_y − 1)] with r_y = p(y|x0)/p(x|x0) at σ; the own entry of
-        ``log_score_RS`` is not read. 0 on rows that are not live.
+        Σ_{y≠x} Q(x, y) [s_y − r_y log s_y + r_y (log r_y − 1)] with r_y = p(y|x0)/p(x|x0) at σ; the own entry
+        of ``log_score_RS`` is not read. 0 on rows that are not live. Non-negative up to rounding.
         """
 
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        """Settings the contract tests build this part with, at ``graphs.contract.VOCAB`` tokens.
+
+        Override where a setting has no default.
+        """
+        return {}
+
+    def score_entropy_grad(
+        self, log_score_RS: Tensor, x_R: Tensor, x0_R: Tensor, sigma_R: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """``score_entropy`` and its gradient in one go: (nats [R], d nats/d log_score [R, S], own entry 0).
+
+        Consumes ``log_score_RS``: its memory may be overwritten and may hold the gradient that is returned.
+        """
+        with torch.enable_grad():
+            log_score_RS = log_score_RS.detach().requires_grad_()
+            nats_R = self.score_entropy(log_score_RS, x_R, x0_R, sigma_R)
+            (grad_RS,) = torch.autograd.grad(nats_R.sum(), log_score_RS)
+        return nats_R.detach(), grad_RS
+
+    def log_ratio(self, x_R: Tensor, x0_R: Tensor, sigma_R: Tensor) -> Tensor:
+        """log r_y = log p(y|x0)/p(x|x0) at σ, [R, S] in σ's type: the score of one known token; own entry 0.
+
+        −inf where y cannot be reached from ``x0``; meaningless (+inf, nan) where ``x`` itself cannot.
+        """
+        law_RS = F.one_hot(x0_R, self.states).to(sigma_R.dtype)
+        log_law_RS = self.push(law_RS, torch.zeros_like(sigma_R), sigma_R).log()
+        ratio_RS = log_law_RS - gather_own(log_law_RS, x_R).unsqueeze(-1)
+        return ratio_RS.scatter(-1, x_R.unsqueeze(-1), 0.0)
+
+    def clean_from_score(self, log_score_RS: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:
+        """log law of the clean token given the *other* positions, [R, V], normalised, out of a score at σ.
+
+        The score, normalised over its row, is the law of this position at σ given the others; pushed back to
+        σ = 0 it is the clean law. An inexact score gives negative entries there: they are clamped to 0 (log:
+        −inf). A mask holds no clean mass.
+        """
+        law_RS = log_score_RS.scatter(-1, x_R.unsqueeze(-1), 0.0).softmax(-1)
+        clean_RV = self.push(law_RS, sigma_R, torch.zeros_like(sigma_R))[..., : self.vocab].clamp_min(0)
+        total_R1 = clean_RV.sum(-1, keepdim=True)
+        # where clamping leaves nothing, the score says less of the clean token than rounding does
+        clean_RV = torch.where(total_R1 > 0, clean_RV, law_RS[..., : self.vocab])
+        return (clean_RV / clean_RV.sum(-1, keepdim=True)).log()
+
+    def reverse_from_clean(self, log_clean_RV: Tensor, x_R: Tensor, sigma_t_R: Tensor, sigma_s_R: Tensor) -> Tensor:
+        """Law of the state at noise σ_s given ``x`` at σ_t ≥ σ_s and a clean law, [R, S], normalised.
+
+        ``log_clean_RV``: *log* law of the clean token given the other positions (``clean_from_score``, shaped
+        or not). p(x_s = y | x_t = x) = (push of the clean law to σ_s)(y) · P(y at σ_s → x at σ_t) / (push to
+        σ_t)(x): exact per position where the clean law is (Bayes). Where no clean token could lead to ``x``,
+        it stays.
+        """
+        clean_RS = F.pad(log_clean_RV.exp(), (0, self.states - self.vocab))
+        law_RS = self.push(clean_RS, torch.zeros_like(sigma_s_R), sigma_s_R)
+        joint_RS = self._times_kernel(law_RS, x_R, sigma_s_R, sigma_t_R)
+        total_R1 = joint_RS.sum(-1, keepdim=True)
+        stay_RS = F.one_hot(x_R, self.states).to(joint_RS.dtype)
+        return torch.where(total_R1 > 0, joint_RS / total_R1, stay_RS)
+
+    def reverse_from_score(self, log_score_RS: Tensor, x_R: Tensor, sigma_t_R: Tensor, sigma_s_R: Tensor) -> Tensor:
+        """SEDD's analytic (Tweedie) step from σ_t down to σ_s, [R, S] (SEDD eq. 19, official code).
+
+        push(score, σ_t → σ_s)(y) · P(y at σ_s → x at σ_t). Bayes' law with the exact score; with an inexact
+        one *not* normalised and possibly negative, as published: the caller clamps.
+        """
+        score_RS = log_score_RS.scatter(-1, x_R.unsqueeze(-1), 0.0).exp()
+        staggered_RS = self.push(score_RS, sigma_t_R, sigma_s_R)
+        return self._times_kernel(staggered_RS, x_R, sigma_s_R, sigma_t_R)
+
+    def _times_kernel(self, law_RS: Tensor, x_R: Tensor, from_R: Tensor, to_R: Tensor) -> Tensor:
+        """``law_RS`` · ``kernel_into``, in the type of ``law_RS`` (which may be overwritten) whatever σ's is."""
+        return law_RS * self.kernel_into(x_R, from_R, to_R).to(law_RS.dtype)
+
     def leave(self, from_R: Tensor, to_R: Tensor) -> Tensor:
-        """Blind graphs: P(a live row leaves in a reverse step from noise ``from`` down to ``to``), [R], no network.
+        """Blind graphs: P(a live row leaves in a reverse step from noise ``from`` down to ``to``), [R].
 
         Raises:
             NotImplementedError: on graphs that are not ``blind`` (resolving refuses such a recipe before).
@@ -89,7 +169,7 @@ class Graph(Part, ABC, kind="graph", supplied=("vocab",)):
 
 
 class Noise(Part, ABC, kind="noise"):
-    """A schedule t ∈ [0, 1] → total noise σ(t), increasing; tensors of any shape, computed in float64 by callers."""
+    """A schedule t ∈ [0, 1] → total noise σ(t), increasing; tensors of any shape (callers pass float64)."""
 
     @abstractmethod
     def total(self, t: Tensor) -> Tensor:
@@ -102,6 +182,11 @@ class Noise(Part, ABC, kind="noise"):
     @abstractmethod
     def time_at(self, sigma: Tensor) -> Tensor:
         """The t with σ(t) = ``sigma``: inverse of ``total``."""
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        """Settings the contract tests build this part with; override where a setting has no default."""
+        return {}
 
 
 def expand_rows(sigma: Tensor, like: Tensor) -> Tensor:

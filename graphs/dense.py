@@ -1,0 +1,171 @@
+"""Graphs given by a rate matrix: any Markov chain on the tokens, as long as its end law is unique.
+
+``RateMatrix`` does everything from the matrix, numerically exact in float64; a new graph is the matrix alone
+(see ``Ring``). Cost grows with S³ per distinct noise: meant for small vocabularies, and as the yardstick of
+closed forms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from graphs.base import Graph, expand_rows
+from graphs.rates import check_rates, exponential, generator, inverse_cdf, read_matrix, stationary
+from workbench.core.bounds import NonNegative, Positive
+from workbench.core.errors import Problem, WorkbenchError
+
+if TYPE_CHECKING:
+    from workbench.core.spec import Node
+
+
+class RateMatrix(Graph):
+    """A graph made of a dense rate matrix Q [S, S]: Q[y, x] the rate x → y, columns sum to zero, dp/dσ = Q p.
+
+    No mask; every row is live. A subclass hands its matrix to ``__init__`` and is done.
+    """
+
+    usual: ClassVar[Mapping[str, Any]] = {"noise": {"type": "geometric"}, "readout": {"type": "plain"}}
+
+    def __init__(self, vocab: int, rates: npt.ArrayLike) -> None:
+        """Check ``rates`` and find its end law.
+
+        Raises:
+            WorkbenchError: not a ``vocab`` × ``vocab`` matrix of finite rates, a negative rate, a column
+                that does not sum to zero, or more than one end law.
+        """
+        self.vocab = vocab
+        checked = check_rates(rates)
+        if len(checked) != vocab:
+            raise WorkbenchError(
+                f"the rate matrix has {len(checked)} states, the tokenizer {vocab} tokens: make them equal"
+            )
+        self.rates = torch.from_numpy(checked)
+        self.end_law = torch.from_numpy(stationary(checked))
+
+    def live(self, x: Tensor) -> Tensor:
+        """Every position."""
+        return torch.ones_like(x, dtype=torch.bool)
+
+    def corrupt(self, x0: Tensor, sigma: Tensor, u: Tensor) -> Tensor:
+        """Inverse CDF of column x0 of exp(σQ)."""
+        sigma = expand_rows(sigma, x0).expand(x0.shape).reshape(-1)
+        token, number = x0.reshape(-1), u.reshape(-1)
+
+        def draw(kernel_SS: Tensor, rows: Tensor) -> Tensor:
+            return inverse_cdf(kernel_SS.T[token[rows]], number[rows])
+
+        return self._by_noise(sigma, draw, torch.empty_like(token)).reshape(x0.shape)
+
+    def prior(self, u: Tensor) -> Tensor:
+        """Inverse CDF of the stationary law."""
+        law_S = self.end_law.to(u.device)
+        return inverse_cdf(law_S.expand(u.numel(), -1), u.reshape(-1)).reshape(u.shape)
+
+    def prior_kl(self, x0: Tensor, sigma: Tensor) -> Tensor:
+        """KL of column x0 of exp(σQ) to the stationary law, numerically exact.
+
+        Infinite where the end law is 0 on a state that x_σ may still be in (a chain with transient states).
+        """
+        sigma_R = expand_rows(sigma, x0).expand(x0.shape).reshape(-1)
+        token, end_S = x0.reshape(-1), self.end_law.to(x0.device)
+
+        def divergence(kernel_SS: Tensor, rows: Tensor) -> Tensor:
+            law_S = kernel_SS.T
+            # Σ p ln(p/π) − p + π: every term ≥ 0, so nothing cancels near the end law
+            terms = torch.xlogy(law_S, law_S / end_S) - law_S + end_S
+            terms = torch.where((law_S == 0) & (end_S == 0), 0.0, terms)
+            return terms.sum(-1).clamp_min(0)[token[rows]].to(sigma.dtype)
+
+        return self._by_noise(sigma_R, divergence, torch.empty_like(sigma_R)).reshape(x0.shape)
+
+    def rate_into(self, x_R: Tensor, sigma_R: Tensor) -> Tensor:
+        """Rows of Q."""
+        return self.rates.to(x_R.device)[x_R].to(sigma_R.dtype)
+
+    def kernel_into(self, x_R: Tensor, from_R: Tensor, to_R: Tensor) -> Tensor:
+        """Rows of exp((to − from) Q)."""
+        out_RS = torch.empty((*x_R.shape, self.states), dtype=to_R.dtype, device=x_R.device)
+        return self._by_noise(to_R - from_R, lambda k_SS, rows: k_SS[x_R[rows]].to(out_RS.dtype), out_RS)
+
+    def push(self, v_RS: Tensor, from_R: Tensor, to_R: Tensor) -> Tensor:
+        """exp((to − from) Q) v; backwards, v and its rounding errors grow like e^(gap·Δ)."""
+
+        def carry(kernel_SS: Tensor, rows: Tensor) -> Tensor:
+            return (v_RS[rows].double() @ kernel_SS.T).to(v_RS.dtype)
+
+        return self._by_noise(to_R - from_R, carry, torch.empty_like(v_RS))
+
+    def score_entropy(self, log_score_RS: Tensor, x_R: Tensor, x0_R: Tensor, sigma_R: Tensor) -> Tensor:
+        """The sum itself, with ratios from the kernel; r (log r − 1 − log s) is 0 where r is."""
+        log_score_RS = log_score_RS.scatter(-1, x_R.unsqueeze(-1), 0.0)
+        log_ratio_RS = self.log_ratio(x_R, x0_R, sigma_R.double())
+        log_r_RS = torch.where(log_ratio_RS.isneginf(), 0.0, log_ratio_RS).to(log_score_RS.dtype)
+        ratio_RS = log_ratio_RS.exp().to(log_score_RS.dtype)
+        terms_RS = log_score_RS.exp() + ratio_RS * (log_r_RS - 1.0 - log_score_RS)
+        rates_RS = self.rate_into(x_R, sigma_R).to(terms_RS.dtype).scatter(-1, x_R.unsqueeze(-1), 0.0)
+        return torch.where(rates_RS > 0, rates_RS * terms_RS, 0.0).sum(-1)
+
+    def _by_noise(self, delta_R: Tensor, of: Callable[[Tensor, Tensor], Tensor], out: Tensor) -> Tensor:
+        """Fill ``out`` by groups of rows with one Δ: ``of(exp(ΔQ), rows)``. One exponential a distinct Δ."""
+        deltas, group_R = torch.unique(delta_R.double(), return_inverse=True)
+        kernels = exponential(self.rates.to(delta_R.device), deltas)
+        for number, kernel_SS in enumerate(kernels):
+            rows = (group_R == number).nonzero().squeeze(-1)
+            out[rows] = of(kernel_SS, rows)
+        return out
+
+
+@Graph.register("dense")
+class Dense(RateMatrix):
+    """Any rate matrix: Q[y][x] the rate from token x to token y, columns sum to zero (dp/dσ = Q p).
+
+    Settings:
+        rates: the matrix, row by row
+        file: the matrix in a file instead (relative to the working directory): .npy, .csv, or .yaml (a list
+        of rows)
+    """
+
+    def __init__(self, vocab: int, rates: list[list[float]] | None = None, file: str | None = None) -> None:
+        """One of ``rates`` and ``file``; as many states as tokens."""
+        if (rates is None) == (file is None):
+            raise WorkbenchError("graph dense: give either rates or file")
+        super().__init__(vocab, read_matrix(file) if file is not None else rates)  # type: ignore[arg-type]
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        """A chain of five states without symmetry."""
+        return {"rates": generator((np.arange(1.0, 26.0).reshape(5, 5) % 7 + 0.5) / 10).tolist()}
+
+    @classmethod
+    def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
+        """Exactly one source, and inline rates that are rates."""
+        yield from super().misfits(node, root)
+        rates, file = node.settings.get("rates"), node.settings.get("file")
+        if (rates is None) == (file is None):
+            yield Problem(node.path, "graph dense needs either rates or file (not both)")
+        elif rates is not None:
+            try:
+                stationary(check_rates(rates))
+            except WorkbenchError as error:
+                yield Problem(f"{node.path}.rates", str(error))
+
+
+@Graph.register("ring")
+class Ring(RateMatrix):
+    """Tokens in a circle, by their number: each steps to its two neighbours (a graph is its matrix).
+
+    Settings:
+        forward: rate to the next token
+        backward: rate to the one before
+    """
+
+    def __init__(self, vocab: int, forward: Positive = 1.0, backward: NonNegative = 0.5) -> None:
+        """``forward`` ≠ ``backward`` makes a chain that is not reversible."""
+        step = np.roll(np.eye(vocab), 1, axis=0)
+        super().__init__(vocab, generator(forward * step + backward * step.T))

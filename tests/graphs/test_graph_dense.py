@@ -1,0 +1,118 @@
+"""Graphs from a rate matrix: reading it, refusing what is none, its end law."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from graphs.dense import Dense, RateMatrix, Ring
+from graphs.rates import exponential, generator, inverse_cdf, stationary
+from tests import oracle
+from workbench.core.errors import WorkbenchError
+
+GOOD = oracle.random(3, seed=1)
+
+
+def test_a_new_graph_is_its_matrix() -> None:
+    class Ladder(RateMatrix):
+        """Steps up and down, reflected at the ends."""
+
+        def __init__(self, vocab: int) -> None:
+            super().__init__(vocab, generator(np.eye(vocab, k=1) + 2 * np.eye(vocab, k=-1)))
+
+    x_R = torch.arange(4)
+    K = Ladder(4).kernel_into(x_R, torch.zeros(4).double(), torch.full((4,), 0.8).double()).numpy()
+    Q = oracle.with_diagonal(np.eye(4, k=1) + 2 * np.eye(4, k=-1))
+    np.testing.assert_allclose(K, oracle.kernel(Q, 0.8), atol=1e-12)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".csv", ".yaml"])
+def test_matrix_from_a_file(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"rates{suffix}"
+    if suffix == ".npy":
+        np.save(path, GOOD)
+    elif suffix == ".csv":
+        np.savetxt(path, GOOD, delimiter=",", fmt="%.17g")
+    else:
+        path.write_text("\n".join(str(row) for row in GOOD.tolist()).replace("[", "- ["))
+    np.testing.assert_allclose(Dense(3, file=str(path)).rates.numpy(), GOOD, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "rates, message",
+    [
+        ([[0.0, 1.0], [0.0]], "no matrix of numbers"),
+        ([[0.0, 1.0]], r"must be square, but its shape is \(1, 2\)"),
+        ([[1.0, -1.0], [-1.0, 1.0]], r"rate 1 → 0 \(row 0, column 1\) is negative"),
+        ([[float("nan"), 1.0], [0.0, -1.0]], "is not finite"),
+        ([[-1.0, 1.0], [2.0, -1.0]], "column 0 to 1; its diagonal entry should be -2"),
+        ([[-1.0, 1.0], [2.0, -2.0]], "give the transpose"),
+        ([[0.0, 0.0], [0.0, 0.0]], "no unique end law: states 0 and 1 never meet"),
+        (oracle.random(3).tolist(), "has 3 states, the tokenizer 2 tokens"),
+    ],
+)
+def test_what_is_no_rate_matrix_is_refused(rates: list[list[float]], message: str) -> None:
+    with pytest.raises(WorkbenchError, match=message):
+        Dense(2, rates=rates)
+
+
+def test_one_source_and_no_more(tmp_path: Path) -> None:
+    for settings in ({}, {"rates": GOOD.tolist(), "file": "rates.csv"}):
+        with pytest.raises(WorkbenchError, match="either rates or file"):
+            Dense(3, **settings)
+    for name, message in (("no.csv", "cannot read a matrix"), ("rates.txt", "must end in")):
+        with pytest.raises(WorkbenchError, match=message):
+            Dense(3, file=str(tmp_path / name))
+    pickled = tmp_path / "pickled.npy"
+    np.save(pickled, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(WorkbenchError, match="cannot read a matrix"):
+        Dense(3, file=str(pickled))
+
+
+def test_misfits_are_found_before_building() -> None:
+    def problems(**settings: object) -> list[str]:
+        node = SimpleNamespace(path="process.graph", settings={"rates": None, "file": None, **settings})
+        return [str(problem) for problem in Dense.misfits(node, node)]  # type: ignore[arg-type]
+
+    assert problems(rates=GOOD.tolist()) == []
+    assert problems(file="rates.csv") == []
+    assert "either rates or file" in problems()[0]
+    assert problems(rates=[[-1.0, 1.0], [2.0, -1.0]])[0].startswith("process.graph.rates: columns")
+
+
+def test_end_law_of_chains_with_transient_states() -> None:
+    """0 → 1 ⇄ 2: state 0 empties; a chain into one trap ends in the trap."""
+    flows = oracle.with_diagonal(np.array([[0, 0, 0], [1.0, 0, 2.0], [0, 1.0, 0]]))
+    np.testing.assert_allclose(stationary(flows), [0, 2 / 3, 1 / 3], atol=1e-15)
+    trap = oracle.absorbing(3)
+    np.testing.assert_allclose(stationary(trap), [0, 0, 0, 1], atol=1e-15)
+    kl = Dense(3, rates=flows.tolist()).prior_kl(torch.tensor([0, 1]), torch.tensor(1.0).double())
+    assert kl[0] == torch.inf
+    assert 0 < float(kl[1]) < 1
+    with pytest.raises(WorkbenchError, match="states 1 and 2 never meet"):
+        stationary(oracle.with_diagonal(np.array([[0, 0, 0], [1.0, 0, 0], [1.0, 0, 0]])))
+
+
+def test_ring_of_any_size() -> None:
+    np.testing.assert_allclose(Ring(2, 1.0, 0.5).rates.numpy(), [[-1.5, 1.5], [1.5, -1.5]])
+    np.testing.assert_allclose(Ring(6, 1.0, 0.5).rates.numpy(), oracle.ring(6, 1.0, 0.5))
+    np.testing.assert_allclose(Ring(6, 1.0, 0.5).end_law.numpy(), np.full(6, 1 / 6))
+
+
+def test_exponential_at_large_and_small_noise() -> None:
+    rates = torch.from_numpy(GOOD)
+    deltas = torch.tensor([-0.5, 0.0, 1e-12, 1.0, 1e4]).double()
+    kernels = exponential(rates, deltas).numpy()
+    for kernel, delta in zip(kernels[:4], deltas.tolist(), strict=False):
+        np.testing.assert_allclose(kernel, oracle.kernel(GOOD, delta), atol=1e-13)
+    np.testing.assert_allclose(kernels[4], np.tile(stationary(GOOD)[:, None], 3), atol=1e-12)
+
+
+def test_inverse_cdf_never_lands_on_nothing() -> None:
+    law = torch.tensor([[0.0, 0.3, 0.0, 0.7, 0.0]], dtype=torch.float64)
+    for u, state in ((0.0, 1), (0.3 - 1e-12, 1), (0.3 + 1e-12, 3), (1 - 2.0**-53, 3)):
+        assert int(inverse_cdf(law, torch.tensor([u], dtype=torch.float64))) == state
