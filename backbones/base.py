@@ -41,9 +41,27 @@ class Backbone(nn.Module, Part, ABC, kind="backbone", supplied=("states", "outpu
         """Names of parameters besides biases, norms and embeddings that weight decay must leave alone."""
         return set()
 
+    @property
+    def has_cache(self) -> bool:
+        """Whether ``new_cache`` and ``commit`` can be used on this network."""
+        return False
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        """Small settings for contract tests; none where the defaults are small."""
+        return {}
+
 
 class CachedBackbone(Backbone):
-    """A left-sighted backbone with a cache of clean tokens: reading and committing are apart."""
+    """A left-sighted backbone with a cache of clean tokens: reading and committing are apart.
+
+    A cache is a value: it stays valid, and may be read or continued again, after a commit made a longer one of it.
+    """
+
+    @property
+    def has_cache(self) -> bool:
+        """True, unless settings (no causality, a mixer without a cache) take it away."""
+        return True
 
     @abstractmethod
     def new_cache(self, batch: int) -> Any:
@@ -68,3 +86,20 @@ class Mixer(nn.Module, Part, ABC, kind="mixer", supplied=("dim", "length", "caus
     @abstractmethod
     def state_bytes(self, length: int) -> int:
         """Bytes of cached state per sequence after ``length`` tokens, in 16-bit storage."""
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        """Small settings for contract tests (the width is 16 there); none where the defaults are small."""
+        return {}
+
+
+class CachedMixer(Mixer):
+    """A mixer that, when causal, can keep what later positions need of earlier ones."""
+
+    @abstractmethod
+    def new_cache(self, batch: int) -> Any:
+        """An empty cache for ``batch`` sequences, on the parameters' device and type."""
+
+    @abstractmethod
+    def commit(self, h_BLD: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        """(what ``forward(h_BLD, cache)`` gives, the cache with ``h_BLD`` appended); the old cache stays valid."""

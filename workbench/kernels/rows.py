@@ -48,6 +48,15 @@ class RowFunction(Protocol):
         ...
 
 
+class CompiledRows:
+    """A row function whose chunk pass goes through torch.compile: one graph for whole chunks, one for the last."""
+
+    def __init__(self, function: RowFunction) -> None:
+        """``function``: the row function to compile."""
+        self.values = function.values
+        self.values_and_grad = torch.compile(function.values_and_grad, dynamic=False)
+
+
 def head_rows(head: nn.Linear, h_RD: Tensor) -> Tensor:
     """Head outputs of feature rows in float32 (float64 for a float64 head), outside autocast: [R, S].
 

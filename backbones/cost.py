@@ -1,0 +1,49 @@
+"""What a backbone costs: parameters and FLOPs, of any plug-in, without running it (build it on the meta device)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from backbones.base import Backbone
+
+
+class Parameters(NamedTuple):
+    """``total``: all parameters, each once. ``non_embedding``: without embedding tables and the head."""
+
+    total: int
+    non_embedding: int
+
+
+def count_parameters(backbone: Backbone) -> Parameters:
+    """Count parameters: the two figures by which backbones are matched."""
+    tables = {
+        id(parameter)
+        for module in (*backbone.modules(), backbone.head)
+        if isinstance(module, nn.Embedding) or module is backbone.head
+        for parameter in module.parameters(recurse=False)
+    }
+    sizes = {id(parameter): parameter.numel() for parameter in backbone.parameters()}
+    rest = sum(size for key, size in sizes.items() if key not in tables)
+    return Parameters(sum(sizes.values()), rest)
+
+
+def flops_per_token(backbone: Backbone, length: int) -> float:
+    """Forward FLOPs (2 × multiply-adds of matrix products and attention) per token at ``length``, head included.
+
+    Counted by PyTorch's flop counter on one sequence, on the parameters' device: the meta device costs nothing.
+    Causal attention is counted whole, as the counter does. Training takes three times as much.
+    """
+    device = next(backbone.parameters()).device
+    x_BL = torch.zeros(1, length, dtype=torch.long, device=device)
+    was_training = backbone.training
+    backbone.eval()
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            backbone.head(backbone(x_BL, torch.ones(1, device=device)))
+    finally:
+        backbone.train(was_training)
+    return counter.get_total_flops() / length

@@ -1,0 +1,98 @@
+"""What stands before and after a stack's blocks: token tables, positions, and heads."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from workbench.core.errors import WorkbenchError
+
+
+class Tokens(nn.Module):
+    """A table of token vectors, uniform in ±1/√D as SEDD begins (kaiming_uniform with a = √5)."""
+
+    def __init__(self, states: int, dim: int) -> None:
+        """``states``: number of input ids."""
+        super().__init__()
+        self.table = nn.Embedding(states, dim)
+        nn.init.uniform_(self.table.weight, -(dim**-0.5), dim**-0.5)
+
+    def forward(self, x_BL: Tensor, start: int = 0) -> Tensor:
+        """h_BLD; positions are the mixers' affair."""
+        return self.table(x_BL)
+
+
+class TokensAndPositions(nn.Module):
+    """Token vectors plus learned position vectors, then dropout: GPT-2's input."""
+
+    def __init__(self, states: int, length: int, dim: int, dropout: float = 0.0) -> None:
+        """``length``: the number of positions there are."""
+        super().__init__()
+        self.tokens = nn.Embedding(states, dim)
+        self.positions = nn.Embedding(length, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BL: Tensor, start: int = 0) -> Tensor:
+        """h_BLD of tokens at positions ``start`` …
+
+        Raises:
+            WorkbenchError: a position beyond the learned ones.
+        """
+        end = start + x_BL.shape[1]
+        if end > self.positions.num_embeddings:
+            raise WorkbenchError(
+                f"{end} positions asked of a network with {self.positions.num_embeddings} learned ones; raise "
+                "data.length, or ask for less"
+            )
+        return self.dropout(self.tokens(x_BL) + self.positions.weight[start:end])
+
+
+def zero_head(dim: int, outputs: int) -> nn.Linear:
+    """A linear head with bias that begins at zero, as SEDD's: all log-scores equal."""
+    head = nn.Linear(dim, outputs)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+class TiedHead(nn.Linear):
+    """A head without a weight of its own: the first ``outputs`` rows of a token table, no bias.
+
+    ``weight`` *is* the table's parameter where all rows are used, else a view of it (gradients flow through). The
+    state dict and ``named_parameters`` hold the table once. Ids beyond ``outputs`` (a mask) are read, never written.
+    """
+
+    def __init__(self, table: nn.Embedding, outputs: int) -> None:
+        """Tie to ``table``.
+
+        Raises:
+            WorkbenchError: more outputs than the table has rows.
+        """
+        nn.Module.__init__(self)
+        if outputs > table.num_embeddings:
+            raise WorkbenchError(f"a tied head has at most {table.num_embeddings} outputs, {outputs} were asked for")
+        self.in_features, self.out_features = table.embedding_dim, outputs
+        self.register_parameter("bias", None)
+        self._table = (table,)  # in a tuple: not a submodule, so that it is owned, moved and saved once
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """[outputs, D]."""
+        weight = self._table[0].weight
+        return weight if self.out_features == weight.shape[0] else weight[: self.out_features]
+
+
+def normal_(module: nn.Module, std: float) -> None:
+    """GPT-2's initialisation of every linear map and table below ``module``: normal weights, zero biases."""
+    for child in module.modules():
+        if isinstance(child, nn.Linear | nn.Embedding) and not isinstance(child, TiedHead):
+            nn.init.normal_(child.weight, std=std)
+            if isinstance(child, nn.Linear) and child.bias is not None:
+                nn.init.zeros_(child.bias)
+
+
+def scale_(weights: list[Tensor], factor: float) -> None:
+    """Multiply weights in place, without a gradient."""
+    with torch.no_grad():
+        for weight in weights:
+            weight.mul_(factor)

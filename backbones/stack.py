@@ -1,0 +1,169 @@
+"""The residual stack: embed → blocks(norm, mixer, norm, MLP; σ by a conditioning) → final norm, and a head beside.
+
+Backbones differ in their mixers and in the pieces they hand to ``Stack``; nothing here knows which. Under autocast
+the residual stream, the norms and all that σ passes through stay in float32, matrix products do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backbones.base import CachedBackbone, CachedMixer, Mixer
+from backbones.conditioning import Embedding, Modulation
+from workbench.core.errors import WorkbenchError
+from workbench.kernels.precision import full_precision
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm (eps 1e-5) that computes and returns float32 where its weight is float32, autocast or not."""
+
+    def __init__(self, dim: int, bias: bool = False) -> None:
+        """``bias``: with GPT-2, without SEDD."""
+        super().__init__(dim, bias=bias)
+
+    def forward(self, h_BLD: Tensor) -> Tensor:
+        """Normalise over D."""
+        with full_precision(h_BLD):
+            return F.layer_norm(h_BLD.to(self.weight.dtype), self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+class MLP(nn.Module):
+    """Linear → GELU (tanh form) → Linear, with biases."""
+
+    def __init__(self, dim: int, ratio: float = 4) -> None:
+        """``ratio``: hidden width over ``dim``."""
+        super().__init__()
+        hidden = max(1, round(dim * ratio))
+        self.inner = nn.Linear(dim, hidden)
+        self.outer = nn.Linear(hidden, dim)
+
+    def forward(self, h_BLD: Tensor) -> Tensor:
+        """Position by position."""
+        return self.outer(F.gelu(self.inner(h_BLD), approximate="tanh"))
+
+
+class Block(nn.Module):
+    """h + gate · drop(mixer(norm(h))), then the same with an MLP; norms and gates as the modulation says."""
+
+    def __init__(self, mixer: Mixer, mlp: nn.Module, norms: Sequence[nn.Module], modulation: Modulation,
+                 dropout: float = 0.0) -> None:
+        """``norms``: before the mixer and before the MLP; ``modulation`` makes six parts; ``dropout`` of branches."""
+        super().__init__()
+        self.norm1, self.norm2 = norms
+        self.mixer = mixer
+        self.mlp = mlp
+        self.modulation = modulation
+        self.dropout = dropout
+
+    def forward(self, h_BLD: Tensor, c: Tensor | None = None, cache: Any = None) -> Tensor:
+        """One block. ``cache``: the mixer's, read only."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c)
+        mixed_BLD = self.mixer(modulate(self.norm1(h_BLD), shift1, scale1), cache)
+        h_BLD = self._add(h_BLD, gate1, mixed_BLD)
+        return self._add(h_BLD, gate2, self.mlp(modulate(self.norm2(h_BLD), shift2, scale2)))
+
+    def commit(self, h_BLD: Tensor, c: Tensor | None, cache: Any) -> tuple[Tensor, Any]:
+        """``forward``, and the mixer's longer cache."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c)
+        mixer = _cached(self.mixer)
+        mixed_BLD, cache = mixer.commit(modulate(self.norm1(h_BLD), shift1, scale1), cache)
+        h_BLD = self._add(h_BLD, gate1, mixed_BLD)
+        return self._add(h_BLD, gate2, self.mlp(modulate(self.norm2(h_BLD), shift2, scale2))), cache
+
+    def _add(self, h_BLD: Tensor, gate: Tensor | None, branch_BLD: Tensor) -> Tensor:
+        if self.training and self.dropout:
+            branch_BLD = F.dropout(branch_BLD, self.dropout)
+        if gate is None:
+            return h_BLD + branch_BLD
+        return torch.addcmul(h_BLD, gate, branch_BLD.to(h_BLD.dtype))
+
+
+class FinalNorm(nn.Module):
+    """The last norm, shifted and scaled where the modulation says so."""
+
+    def __init__(self, norm: nn.Module, modulation: Modulation) -> None:
+        """``modulation`` makes two parts."""
+        super().__init__()
+        self.norm = norm
+        self.modulation = modulation
+
+    def forward(self, h_BLD: Tensor, c: Tensor | None = None) -> Tensor:
+        """Features for the head."""
+        shift, scale = self.modulation(c)
+        return modulate(self.norm(h_BLD), shift, scale)
+
+
+@dataclass(frozen=True)
+class StackCache:
+    """``length`` committed positions and one cache for each block."""
+
+    length: int
+    blocks: tuple[Any, ...]
+
+
+class Stack(CachedBackbone):
+    """Base of backbones that are a residual stack: their constructors choose the pieces, the rest stands here.
+
+    Pieces: ``embed`` (called as ``embed(x_BL, start)``), ``conditioning`` (hears σ), ``blocks``, ``final`` and
+    ``head``. ``blocks`` may be compiled one by one: no branch in them depends on data.
+    """
+
+    embed: nn.Module
+    conditioning: Embedding
+    blocks: nn.ModuleList
+    final: FinalNorm
+    head: nn.Linear
+    causal: bool
+
+    def forward(self, x_BL: Tensor, sigma: Tensor | None = None, cache: StackCache | None = None) -> Tensor:
+        """Features h_BLD; see ``Backbone.forward``."""
+        h_BLD = self.embed(x_BL, 0 if cache is None else cache.length)
+        c, h_BLD = self.conditioning(sigma, h_BLD)
+        caches = (None,) * len(self.blocks) if cache is None else cache.blocks
+        for block, kept in zip(self.blocks, caches, strict=True):
+            h_BLD = block(h_BLD, c, kept)
+        return self.final(h_BLD, c)
+
+    @property
+    def has_cache(self) -> bool:
+        """Causal, and every mixer keeps a cache."""
+        return self.causal and all(isinstance(block.mixer, CachedMixer) for block in self.blocks)
+
+    def new_cache(self, batch: int) -> StackCache:
+        """An empty cache for ``batch`` sequences.
+
+        Raises:
+            WorkbenchError: the stack is not causal, or a mixer keeps no cache.
+        """
+        if not self.causal:
+            raise WorkbenchError(f"backbone {self.type_name!r} sees both sides and keeps no cache; set causal: true")
+        return StackCache(0, tuple(_cached(block.mixer).new_cache(batch) for block in self.blocks))
+
+    def commit(self, x_BL: Tensor, cache: StackCache) -> tuple[Tensor, StackCache]:
+        """Append clean tokens: (their features, the longer cache). Hears no σ: they are clean."""
+        h_BLD = self.embed(x_BL, cache.length)
+        c, h_BLD = self.conditioning(None, h_BLD)
+        kept = []
+        for block, old in zip(self.blocks, cache.blocks, strict=True):
+            h_BLD, new = block.commit(h_BLD, c, old)
+            kept.append(new)
+        return self.final(h_BLD, c), StackCache(cache.length + x_BL.shape[1], tuple(kept))
+
+
+def modulate(h_BLD: Tensor, shift: Tensor | None, scale: Tensor | None) -> Tensor:
+    """h (1 + scale) + shift, in one pass; h itself where there is nothing to modulate by."""
+    if shift is None or scale is None:
+        return h_BLD
+    return torch.addcmul(shift, h_BLD, 1 + scale)
+
+
+def _cached(mixer: Mixer) -> CachedMixer:
+    if not isinstance(mixer, CachedMixer):
+        raise WorkbenchError(f"mixer {mixer.type_name!r} keeps no cache: read all tokens again at each step instead")
+    return mixer

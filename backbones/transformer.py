@@ -1,0 +1,101 @@
+"""SEDD's transformer (Lou, Meng & Ermon 2024): bidirectional, rotary, adaLN on σ; causal by a setting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from backbones.attention import Attention, head_misfits
+from backbones.base import Backbone, Mixer, Sight
+from backbones.conditioning import ADALN, Conditioning
+from backbones.embedding import Tokens, zero_head
+from backbones.shortconv import ShortConv
+from backbones.stack import MLP, Block, FinalNorm, LayerNorm, Stack
+from workbench.core.bounds import Count, Natural, Positive, Probability
+from workbench.core.errors import Problem
+from workbench.kernels.attention import Kernel
+
+if TYPE_CHECKING:
+    from workbench.core.spec import Node
+
+
+@Backbone.register("transformer")
+class Transformer(Stack):
+    """Transformer with rotary positions and adaptive layer norm on σ, laid out as the official SEDD code.
+
+    Settings:
+        dim: width; divisible by heads, with an even width per head.
+        depth: number of blocks.
+        heads: attention heads.
+        cond_dim: width of the vector that carries σ to the blocks.
+        mlp_ratio: hidden width of the MLPs over dim.
+        dropout: rate of dropout on what each branch adds; 0.1 in the published recipes.
+        causal: each position sees itself and those before (with a cache of keys and values), for left-to-right use.
+        conditioning: how σ reaches the blocks: adaln (null is the same), added or none.
+        shortconv: odd width of a depthwise convolution before each attention, 0 for none; small networks find
+            their neighbours much sooner with one.
+        kernel: implementation of attention (auto, sdpa, matmul, xformers, reference).
+    """
+
+    usual = {"conditioning": {"type": "adaln"}}
+
+    def __init__(
+        self,
+        states: int,
+        outputs: int,
+        length: int,
+        dim: Count = 768,
+        depth: Count = 12,
+        heads: Count = 12,
+        cond_dim: Count = 128,
+        mlp_ratio: Positive = 4.0,
+        dropout: Probability = 0.1,
+        causal: bool = False,
+        conditioning: Conditioning | None = None,
+        shortconv: Natural = 0,
+        kernel: Kernel = "auto",
+    ) -> None:
+        """Supplied: ``states``, ``outputs``, ``length`` (sequences may be longer: rotary tables extend)."""
+        super().__init__()
+        conditioning = conditioning or ADALN
+        self.causal = causal
+        self.embed = Tokens(states, dim)
+        self.conditioning = conditioning.embedding(dim, cond_dim)
+
+        def mixer() -> Mixer:
+            attention = Attention(dim, length, causal, heads, kernel=kernel)
+            return ShortConv(attention, dim, shortconv, causal) if shortconv else attention
+
+        self.blocks = nn.ModuleList(
+            Block(
+                mixer(),
+                MLP(dim, mlp_ratio),
+                (LayerNorm(dim), LayerNorm(dim)),
+                conditioning.modulation(dim, cond_dim, 6),
+                dropout,
+            )
+            for _ in range(depth)
+        )
+        self.final = FinalNorm(LayerNorm(dim), conditioning.modulation(dim, cond_dim, 2))
+        self.head = zero_head(dim, outputs)
+
+    @classmethod
+    def sight(cls, settings: Mapping[str, Any]) -> Sight:
+        """Left when causal, else all."""
+        return "left" if settings.get("causal", False) else "all"
+
+    @classmethod
+    def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
+        """Heads that do not share the width; an even short convolution."""
+        yield from super().misfits(node, root)
+        yield from head_misfits(node)
+        width = node.settings["shortconv"]
+        if width and width % 2 == 0:
+            yield Problem(f"{node.path}.shortconv", f"{width} has no centre; take an odd width, or 0 for none")
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        """Two small blocks."""
+        return {"dim": 16, "depth": 2, "heads": 2, "cond_dim": 8, "shortconv": 3}

@@ -1,0 +1,109 @@
+"""One way to choose among implementations of an operation: what fits here, what was picked, and why.
+
+A dispatcher holds candidates in order of preference. ``pick("auto")`` takes the first that is available; a name
+takes that one or fails with the remedy. What was picked is remembered for the run's log (``report``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from workbench.core.errors import WorkbenchError
+from workbench.core.part import did_you_mean
+
+DISPATCHERS: list[Dispatcher] = []
+"""Every dispatcher made, in order of creation."""
+
+
+def usable(**where: Any) -> str | None:
+    """An ``available`` for candidates that run everywhere: no reason against."""
+    return None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One implementation.
+
+    ``available(**where)``: None where it can run, else the reason why not; ``where`` is what the caller of
+    ``pick`` knows (device, dtype, …). ``advisable(**where)``: the same for whether "auto" should take it there.
+    ``why``: what speaks for it. ``extra``: the optional dependency group that brings it.
+    """
+
+    name: str
+    implementation: Callable[..., Any]
+    why: str
+    available: Callable[..., str | None] = usable
+    advisable: Callable[..., str | None] = usable
+    extra: str = ""
+
+
+class Dispatcher:
+    """The implementations of one operation and the memory of what was picked.
+
+    Picks are kept by ``key``: the same question is answered from a dictionary, without importing or asking again.
+    """
+
+    def __init__(self, operation: str, candidates: Sequence[Candidate]) -> None:
+        """``candidates``: in order of preference under "auto"; the last should run everywhere."""
+        self.operation = operation
+        self.candidates = {candidate.name: candidate for candidate in candidates}
+        self._picked: dict[tuple[Any, ...], tuple[Callable[..., Any], str]] = {}
+        self._log: dict[tuple[str, str], str] = {}
+        DISPATCHERS.append(self)
+
+    def pick(self, asked: str = "auto", **where: Any) -> tuple[Callable[..., Any], str]:
+        """(implementation, why). ``where``: hashable facts that decide, handed to ``available``.
+
+        Raises:
+            WorkbenchError: the asked one is unknown or cannot run here, with the reason and what to install.
+        """
+        key = (asked, *where.values())
+        found = self._picked.get(key)
+        if found is None:
+            name, why = self._choose(asked, where)
+            found = self.candidates[name].implementation, why
+            self._picked[key] = found
+            self._log[name, why] = asked
+        return found
+
+    def picked(self) -> list[dict[str, str]]:
+        """What has been picked so far: operation, asked, picked, why."""
+        return [
+            {"operation": self.operation, "asked": asked, "picked": name, "why": why}
+            for (name, why), asked in self._log.items()
+        ]
+
+    def forget(self) -> None:
+        """Drop what was picked (a new run in the same process, a test)."""
+        self._picked.clear()
+        self._log.clear()
+
+    def _choose(self, asked: str, where: dict[str, Any]) -> tuple[str, str]:
+        if asked != "auto":
+            if asked not in self.candidates:
+                raise WorkbenchError(
+                    f"{self.operation}: no implementation {asked!r}.{did_you_mean(asked, ['auto', *self.candidates])}"
+                )
+            reason = self.candidates[asked].available(**where)
+            if reason is not None:
+                raise WorkbenchError(self._refusal(self.candidates[asked], reason))
+            return asked, "asked for"
+        refused = []
+        for candidate in self.candidates.values():
+            reason = candidate.available(**where) or candidate.advisable(**where)
+            if reason is None:
+                passed = f" (not {'; not '.join(refused)})" if refused else ""
+                return candidate.name, candidate.why + passed
+            refused.append(f"{candidate.name}: {reason}")
+        raise WorkbenchError(f"{self.operation}: nothing can run here: {'; '.join(refused)}")
+
+    def _refusal(self, candidate: Candidate, reason: str) -> str:
+        remedy = f'Install it (pip install "sedd-workbench[{candidate.extra}]") or' if candidate.extra else "Or"
+        return f"{self.operation}: {candidate.name!r} cannot run here: {reason}. {remedy} ask for 'auto'."
+
+
+def report() -> list[dict[str, str]]:
+    """What every dispatcher has picked so far, for the run's log: operation, asked, picked, why."""
+    return [row for dispatcher in DISPATCHERS for row in dispatcher.picked()]
