@@ -1,0 +1,1 @@
+"""Samplers: from a trained network, seen as a view, to text."""

@@ -1,24 +1,28 @@
-"""The contracts of sampling: what a network shows (View, Look), what a step proposes (Law), what a sampler is.
+"""The contracts of sampling: what a network shows (View, Look), what a step proposes (Law), what draws.
 
 A predictor proposes *laws* (who leaves with what probability, and where to); one place draws from them
-(`samplers.draw`); one loop (`samplers.reverse`) walks the times. The loop is a generator that yields laws and is
-sent the next state, so that the sampler and the test that enumerates its law drive the same loop.
-Samplers see views, never networks.
+(`samplers.draw`); one loop (`samplers.reverse`) walks the times. The loop is a generator that yields laws and
+is sent the next state, so that the sampler and the test that enumerates its law drive the same loop. Samplers
+see views, never networks.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from graphs.base import Graph, Noise
+from workbench.core.errors import Problem
 from workbench.core.part import Part
 from workbench.core.rng import Rng
+
+if TYPE_CHECKING:
+    from workbench.core.spec import Node
 
 Conditions = Literal["prefix", "anywhere"]
 
@@ -38,8 +42,9 @@ class View(ABC):
 class Look(ABC):
     """What a score network says of one (x, σ). Lazy: the network runs once, when rows are first asked for.
 
-    Rows are flat positions b·L + l (int64, on the view's device). Every method makes [R, S] or [R, V] tensors for
-    the rows asked: callers go through ``rows_map``, by chunks.
+    Rows are flat positions b·L + l (int64, on the view's device). Methods that make [R, S] or [R, V] tensors
+    make fresh ones, which the caller may overwrite; callers go through ``rows_map``, by chunks. ``x_BL``
+    int64 is on the view's device, ``sigma_B`` float64 on the host.
     """
 
     x_BL: Tensor
@@ -53,21 +58,35 @@ class Look(ABC):
     def clean(self, rows_R: Tensor) -> Tensor:
         """log law of the clean token given the *other* positions, [R, V], normalised."""
 
+    def log_total(self, rows_R: Tensor, vocab: int) -> Tensor:
+        """log Σ over tokens y < ``vocab`` of the score, [R] float64: all that a pace needs on a blind graph.
+
+        Takes all rows that fit in one chunk; override where a fused pass makes no [R, S].
+        """
+        return torch.logsumexp(self.log_score(rows_R)[:, :vocab], -1).double()
+
     @abstractmethod
     def select(self, parent_B: Tensor) -> Look:
         """The look of a batch whose row b descends from row ``parent_B[b]`` of this one."""
 
 
 class ScoreView(View):
-    """A denoiser as a score: what the reverse samplers need."""
+    """A denoiser as a score, for the reverse samplers. ``chunk``: rows of the vocabulary axis at a time."""
 
     graph: Graph
     noise: Noise
     chunk: int
 
+    def sigma(self, t_B: Tensor) -> Tensor:
+        """σ at times ``t_B`` (float64, host). Time 0 is clean text: σ = 0 wherever the schedule starts."""
+        return torch.where(t_B == 0, torch.zeros_like(t_B), self.noise.total(t_B))
+
     @abstractmethod
     def look(self, x_BL: Tensor, sigma_B: Tensor, told_B: Tensor | None = None) -> Look:
-        """What the network says at ``x_BL``. ``told_B``: the σ the network hears, where it differs from the law's."""
+        """What the network says at ``x_BL`` (int64, device) and ``sigma_B`` (float64, host).
+
+        ``told_B``: the σ the network hears, where it differs from the law's.
+        """
 
 
 class NextTokenView(View):
@@ -82,13 +101,11 @@ class NextTokenView(View):
         """Append ``x_Bn`` (n ≥ 0 tokens): (log law of the token after them, [B, V]; the longer cache)."""
 
 
-def rows_map(
-    fn: Callable[..., Tensor], rows_R: Tensor, chunk: int
-) -> Tensor:
+def rows_map(fn: Callable[[Tensor], Tensor], rows_R: Tensor, chunk: int) -> Tensor:
     """``fn(rows)`` by chunks of at most ``chunk`` rows, concatenated: the only way to the vocabulary axis.
 
-    ``fn`` maps a piece of ``rows_R`` to a tensor whose first axis is that piece and which has no vocabulary axis
-    unless the caller means to hold it.
+    ``fn`` maps a piece of ``rows_R`` to a tensor whose first axis is that piece and which has no vocabulary
+    axis unless the caller means to hold it.
     """
     if rows_R.numel() <= chunk:
         return fn(rows_R)
@@ -102,11 +119,11 @@ def rows_map(
 class State:
     """All that a resumable sampler needs between two laws.
 
-    ``x_BL`` int64 on the device; ``free_BL`` bool on the host (False: fixed by the canvas); ``live_BL`` bool on the
-    host: free and may be moved by a reverse step (kept without asking the device); ``t_B``, ``s_B`` the times of the
-    step under way, float64 on the host; ``seq_B`` the sequences' numbers, which key their randomness; ``step`` the
-    number of laws drawn so far; ``memory`` what a predictor keeps; ``parent_B``: set by a driver that changed the
-    batch (an enumeration), the row each row descends from.
+    ``x_BL`` int64 on the device; ``free_BL`` bool on the host (False: fixed by the canvas); ``live_BL`` bool
+    on the host: free and may be moved by a reverse step (kept without asking the device); ``t_B``, ``s_B``
+    the times of the step under way, float64 on the host; ``seq_B`` the sequences' numbers, which key their
+    randomness; ``step`` the number of laws drawn so far; ``looks`` those of the earlier stages of a step
+    under way (empty between steps); ``memory`` what predictors keep: tensors whose first axis is the batch.
     """
 
     x_BL: Tensor
@@ -116,20 +133,41 @@ class State:
     t_B: Tensor
     s_B: Tensor
     step: int = 0
-    memory: Mapping[str, Any] = field(default_factory=dict)
-    parent_B: Tensor | None = None
+    looks: tuple[Look, ...] = ()
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def select(self, parent_B: Tensor) -> State:
+        """The state of a batch whose row b descends from row ``parent_B[b]`` (int64, host): for drivers that
+        change the batch, as an enumeration does."""
+
+        def pick(value: Tensor) -> Tensor:
+            return value[parent_B.to(value.device)]
+
+        return State(
+            x_BL=pick(self.x_BL),
+            free_BL=pick(self.free_BL),
+            live_BL=pick(self.live_BL),
+            seq_B=pick(self.seq_B),
+            t_B=pick(self.t_B),
+            s_B=pick(self.s_B),
+            step=self.step,
+            looks=tuple(look.select(parent_B) for look in self.looks),
+            memory={name: pick(value) for name, value in self.memory.items()},
+        )
 
 
 @dataclass(frozen=True)
 class Law:
     """A factorised law of one step: each row leaves with its probability and lands by its own law.
 
-    ``rows_R``: flat positions that may move. ``leave_R``: float64, P(row leaves its state), the *sum* of the
-    off-diagonal mass, never 1 − stay. ``target(subset)``: for indices into ``rows_R``, log law of the landing state
-    given that the row leaves, [r, S], normalised, −inf at the row's own state. ``to_R``: a known destination
-    (no target is asked). ``blind``: rows and leave are on the host and no network was asked for them.
-    ``lands_live``: rows that moved stay live (graphs without a mask). ``clipped``: mass that had to be clamped into
-    [0, 1] (diagnostic, nats-free).
+    ``rows_R``: flat positions that may move, int64 on the host. ``leave_R``: float64, P(row leaves its
+    state), the *sum* of the off-diagonal mass, never 1 − stay. ``target(subset)``: for indices into
+    ``rows_R`` (int64, host; at most a chunk of them), log law of the landing state given that the row leaves,
+    [r, n] with n ≤ S (states from n on have no mass), −inf at the row's own state; a constant may be missing
+    from it, the draw divides by the total. ``to_R``: known destinations, int64 on the host; −1 where the
+    target is to be asked. ``blind``: no network was asked for ``leave_R``. ``lands_live``: rows that land by
+    the target stay live (graphs without a mask). ``clipped``: mass that had to be clamped into [0, 1], summed
+    over rows (a diagnostic). ``memory``: what the predictor wants kept in the next state.
     """
 
     rows_R: Tensor
@@ -139,11 +177,12 @@ class Law:
     blind: bool = False
     lands_live: bool = False
     clipped: float | Tensor = 0.0
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """What to write on: ``x_BL`` int64, ``fixed_BL`` bool (True: given, never changes), ``seq_B`` int64; on the host."""
+    """What to write on, on the host: ``x_BL`` int64, ``fixed_BL`` bool (given, never changes), ``seq_B`` int64."""
 
     x_BL: Tensor
     fixed_BL: Tensor
@@ -161,7 +200,7 @@ class Canvas:
 
 @dataclass(frozen=True)
 class Samples:
-    """Drawn tokens [B, L] (int64, host), network calls, wall-clock seconds, and named traces (per step lists)."""
+    """Drawn tokens [B, L] (int64, host), network calls, wall-clock seconds, named traces (a list each)."""
 
     tokens_BL: Tensor
     calls: int
@@ -174,7 +213,11 @@ class Samples:
 
 @dataclass(frozen=True)
 class ShapeContext:
-    """What a shaper may look at: the tokens, the rows being shaped, which positions are settled, the time."""
+    """What a shaper may look at: the tokens, the rows being shaped, which positions are settled, the time.
+
+    ``x_BL`` and ``rows_R`` (flat positions) on the device; ``settled_BL`` (bool: no step will move it) and
+    ``t_B`` (float64) on the host.
+    """
 
     x_BL: Tensor
     rows_R: Tensor
@@ -187,7 +230,12 @@ class Shaper(Part, ABC, kind="shaper"):
 
     @abstractmethod
     def __call__(self, log_p_RV: Tensor, context: ShapeContext) -> Tensor:
-        """A new normalised log law [R, V] (−inf where excluded)."""
+        """A new normalised log law [R, V] (−inf where excluded); pure, each row by itself."""
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        """Settings the contract tests build this part with; override where a setting has no default."""
+        return {}
 
 
 Shape = Callable[[Tensor, ShapeContext], Tensor]
@@ -200,19 +248,26 @@ class Times(Part, ABC, kind="times"):
     def grid(self, steps: int, noise: Noise) -> Tensor:
         """``steps`` + 1 times from 1 down to the last, float64, strictly decreasing, all in (0, 1]."""
 
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        """Settings the contract tests build this part with; override where a setting has no default."""
+        return {}
+
 
 class Predictor(Part, ABC, kind="predictor"):
     """A rule for one step from time t to s < t (a corrector is one at t = s).
 
-    ``stages``: laws per step, a draw between them. ``blind``: on a blind graph, who leaves is known without the
-    network. ``shapes``: "clean" where shapers act on the law of the clean token on every graph, "mask" where only
-    on masked graphs (there the landing law *is* the clean law). ``graphs``: "any" or "mask" (needs a masked graph).
+    ``stages``: laws per step, a draw between them. ``blind``: on a blind graph, who leaves is known without
+    the network. ``shapes``: "clean" where shapers act on the law of the clean token on every graph, "mask"
+    where only on masked graphs (there the landing law *is* the clean law). ``graphs``: "any" or "mask" (needs
+    a masked graph). ``corrects``: does something at t = s, so that it may stand among the correctors.
     """
 
     stages: ClassVar[int] = 1
     blind: ClassVar[bool] = False
     shapes: ClassVar[Literal["clean", "mask", "none"]] = "none"
     graphs: ClassVar[Literal["any", "mask"]] = "any"
+    corrects: ClassVar[bool] = False
 
     def time(self, stage: int, t_B: Tensor, s_B: Tensor) -> Tensor:
         """The time at which the network is asked for this stage."""
@@ -220,7 +275,15 @@ class Predictor(Part, ABC, kind="predictor"):
 
     @abstractmethod
     def law(self, stage: int, looks: Sequence[Look], state: State, view: ScoreView, shape: Shape | None) -> Law:
-        """The law of this stage: pure, draws nothing. ``looks[stage]`` is at ``state`` and ``time(stage)``."""
+        """The law of this stage: pure, draws nothing. ``looks[stage]`` is at ``state`` and ``time(stage)``.
+
+        ``state.t_B`` → ``state.s_B`` is the step. Only rows of ``state.free_BL`` may be proposed.
+        """
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        """Settings the contract tests build this part with; override where a setting has no default."""
+        return {}
 
 
 class Sampler(Part, ABC, kind="sampler", supplied=()):
@@ -232,10 +295,25 @@ class Sampler(Part, ABC, kind="sampler", supplied=()):
     needs: ClassVar[type[View]]
     conditions: ClassVar[Conditions]
 
+    @classmethod
+    def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
+        """A process that does not offer the view this sampler needs."""
+        yield from super().misfits(node, root)
+        process = root.find("process")
+        if process is not None:
+            part: Any = process.part
+            offers: type[View] = part.offers
+            if not issubclass(offers, cls.needs):
+                others: dict[str, Any] = dict(sorted(cls.registered.items()))
+                fitting = [name for name, other in others.items() if issubclass(offers, other.needs)]
+                yield Problem(
+                    node.path,
+                    f"sampler {cls.type_name!r} needs a {cls.needs.__name__}, and process {part.type_name!r} offers "
+                    f"a {offers.__name__}. What would fit: {', '.join(fitting) or 'no sampler at hand'}.",
+                )
+
     @abstractmethod
-    def draw(
-        self, view: View, canvas: Canvas, rng: Rng, progress: Callable[[float], None] | None = None
-    ) -> Samples:
+    def draw(self, view: View, canvas: Canvas, rng: Rng, progress: Callable[[float], None] | None = None) -> Samples:
         """Fill the free positions of ``canvas``. ``progress`` hears the share done, in [0, 1].
 
         Raises:

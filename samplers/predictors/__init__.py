@@ -1,0 +1,1 @@
+"""Predictors: one rule for one reverse step a file."""

@@ -1,0 +1,209 @@
+"""The reverse walk: one loop for every predictor, corrector and graph.
+
+The loop is a generator that yields laws and is sent the next state; whatever persists stands in the state. So
+the sampler, which draws (`samplers.draw`), and the enumeration of its exact law (`samplers.enumeration`)
+drive the same loop, and a walk resumes from any state it has yielded.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+
+import torch
+
+from graphs.base import Graph
+from samplers.base import (
+    Canvas,
+    Conditions,
+    Law,
+    Predictor,
+    Sampler,
+    Samples,
+    ScoreView,
+    Shape,
+    Shaper,
+    State,
+    Times,
+    View,
+)
+from samplers.draw import Walk, drive
+from samplers.predictors.normalised import Normalised
+from samplers.shapers import chain
+from workbench.core.bounds import Count
+from workbench.core.errors import Problem, WorkbenchError
+from workbench.core.rng import Rng
+
+if TYPE_CHECKING:
+    from workbench.core.spec import Node
+
+
+class Turn(NamedTuple):
+    """One law of a walk: ``rule``'s stage on the way from time t to s."""
+
+    rule: Predictor
+    stage: int
+    t: float
+    s: float
+
+
+def turns(
+    predictor: Predictor, grid: Sequence[float], correctors: Sequence[Predictor] = (), cleanup: Predictor | None = None
+) -> list[Turn]:
+    """All laws of a walk down ``grid``: after each step the correctors, after the last the clean-up to 0."""
+    steps: list[tuple[Predictor, float, float]] = []
+    for t, s in itertools.pairwise(grid):
+        steps += [(predictor, t, s), *((corrector, s, s) for corrector in correctors)]
+    if cleanup is not None:
+        steps.append((cleanup, grid[-1], 0.0))
+    return [Turn(rule, stage, t, s) for rule, t, s in steps for stage in range(rule.stages)]
+
+
+def walk(view: ScoreView, state: State, plan: Sequence[Turn], shape: Shape | None = None) -> Walk:
+    """The loop, from law number ``state.step`` of ``plan`` on: yields (state, law), is sent the next state."""
+    for turn in plan[state.step :]:
+        here = replace(state, t_B=torch.full_like(state.t_B, turn.t), s_B=torch.full_like(state.s_B, turn.s))
+        asked_B = turn.rule.time(turn.stage, here.t_B, here.s_B)
+        looks = (*state.looks, view.look(state.x_BL, view.sigma(asked_B)))
+        law = turn.rule.law(turn.stage, looks, here, view, shape)
+        last = turn.stage + 1 == turn.rule.stages
+        state = yield replace(here, looks=() if last else looks), law
+    return state
+
+
+@Sampler.register("reverse")
+class Reverse(Sampler):
+    """SEDD's sampler: from pure noise down a grid of times, then to clean text.
+
+    Fixed positions hold the canvas's tokens from the start and never change; that conditions exactly on
+    masked graphs in the limit of many steps, approximately on others.
+
+    Settings:
+        predictor: the rule of one step
+        times: the grid of times
+        steps: number of predictor steps; the clean-up adds one
+        shapers: changes of the law of the clean token, applied in order
+        correctors: rules applied at the end of each step, in order
+        cleanup: SEDD's last step, from the last time to clean text, by the ``normalised`` law
+    """
+
+    needs: ClassVar[type[View]] = ScoreView
+    conditions: ClassVar[Conditions] = "anywhere"
+    usual: ClassVar[dict[str, Any]] = {"predictor": {"type": "analytic"}, "times": {"type": "uniform"}}
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        times: Times,
+        steps: Count = 128,
+        shapers: Sequence[Shaper] = (),
+        correctors: Sequence[Predictor] = (),
+        cleanup: bool = True,
+    ) -> None:
+        """Keep the parts."""
+        self.predictor, self.times, self.steps = predictor, times, steps
+        self.shape = chain(shapers)
+        self.correctors = correctors
+        self.cleanup = Normalised() if cleanup else None
+
+    def plan(self, view: ScoreView) -> list[Turn]:
+        """The laws of this sampler on a view's noise schedule."""
+        grid = self.times.grid(self.steps, view.noise).tolist()
+        return turns(self.predictor, grid, self.correctors, self.cleanup)
+
+    def begin(self, view: ScoreView, canvas: Canvas, rng: Rng) -> State:
+        """The state at t = 1: noise at the free positions, the canvas's tokens at the fixed ones.
+
+        Raises:
+            WorkbenchError: the canvas is longer than the view's length or fixes something that is no token.
+        """
+        u_BL = torch.from_numpy(rng.uniform("prior", 0, canvas.seq_B.numpy(), canvas.x_BL.shape[1]))
+        return start(view, canvas, view.graph.prior(u_BL))
+
+    def walk(self, view: ScoreView, state: State) -> Walk:
+        """The loop from ``state`` to the end."""
+        return walk(view, state, self.plan(view), self.shape)
+
+    @torch.no_grad()
+    def draw(self, view: View, canvas: Canvas, rng: Rng, progress: Callable[[float], None] | None = None) -> Samples:
+        """See the base. The trace holds, per law, the rows ``moved`` and the mass ``clipped``."""
+        view = cast("ScoreView", view)
+        began, calls, laws = time.perf_counter(), view.calls, len(self.plan(view))
+        moved: list[int] = []
+        clipped: list[Any] = []
+
+        def heard(state: State, law: Law, rows: int) -> None:
+            moved.append(rows)
+            clipped.append(law.clipped)
+            if progress is not None:
+                progress(state.step / laws)
+
+        last = drive(self.walk(view, self.begin(view, canvas, rng)), rng, view, heard)
+        trace = {"moved": moved, "clipped": [float(mass) for mass in clipped]}
+        return Samples(last.x_BL.cpu(), view.calls - calls, time.perf_counter() - began, trace)
+
+    @classmethod
+    def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
+        """Predictors, correctors and shapers that do not fit the recipe's graph or one another."""
+        yield from super().misfits(node, root)
+        found = root.find("process.graph")
+        if found is None:
+            return
+        graph = cast("type[Graph]", found.part)
+        chosen, correctors = node.settings["predictor"], node.settings["correctors"]
+        graphs: list[Any] = list(Graph.registered.values())
+        predictors: list[Any] = list(Predictor.registered.values())
+        for child in [chosen, *correctors]:
+            if child.part.graphs == "mask" and not graph.mask:
+                yield Problem(
+                    child.path,
+                    f"predictor {child.part.type_name!r} needs a graph with a mask; graph {graph.type_name!r} has "
+                    f"none. {_these('Graphs', [one for one in graphs if one.mask])}",
+                )
+        for child in correctors:
+            if not child.part.corrects:
+                yield Problem(
+                    child.path,
+                    f"predictor {child.part.type_name!r} does nothing at t = s and cannot be a corrector. "
+                    f"{_these('Correctors', [one for one in predictors if one.corrects])}",
+                )
+        if node.settings["shapers"] and not _takes_shapers(chosen.part, graph):
+            why = "takes no shapers"
+            if chosen.part.shapes == "mask":
+                why = f"takes shapers on masked graphs only; on {graph.type_name!r} it never sees the clean law"
+            yield Problem(
+                f"{node.path}.shapers".lstrip("."),
+                f"predictor {chosen.part.type_name!r} {why}. "
+                f"{_these('Predictors', [one for one in predictors if _takes_shapers(one, graph)])}",
+            )
+
+
+def _takes_shapers(predictor: type[Predictor], graph: type[Graph]) -> bool:
+    """Whether the predictor reaches the law of the clean token on this graph."""
+    return predictor.shapes == "clean" or (predictor.shapes == "mask" and graph.mask)
+
+
+def start(view: ScoreView, canvas: Canvas, noise_BL: torch.Tensor) -> State:
+    """The state at t = 1 with given noise (int64, host) at the free positions.
+
+    Raises:
+        WorkbenchError: the canvas is longer than the view's length or fixes something that is no token.
+    """
+    batch, length = canvas.x_BL.shape
+    if length > view.length:
+        raise WorkbenchError(f"the canvas has {length} positions, the model {view.length}: write on fewer")
+    given = canvas.x_BL[canvas.fixed_BL]
+    if bool(((given < 0) | (given >= view.vocab)).any()):
+        raise WorkbenchError(f"the canvas fixes ids outside the vocabulary 0 … {view.vocab - 1}")
+    x_BL = torch.where(canvas.fixed_BL, canvas.x_BL, noise_BL)
+    free_BL = ~canvas.fixed_BL
+    ones_B = torch.ones(batch, dtype=torch.float64)
+    return State(x_BL.to(view.device), free_BL, free_BL & view.graph.live(x_BL), canvas.seq_B, ones_B, ones_B)
+
+
+def _these(what: str, able: Sequence[type[Any]]) -> str:
+    """What would fit, by name."""
+    return f"{what} that fit: {', '.join(sorted(part.type_name for part in able)) or 'none yet'}."
