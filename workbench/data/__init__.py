@@ -1,0 +1,1 @@
+"""Text to training batches: corpora, tokenizers, packed tokens, blocks."""

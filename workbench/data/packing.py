@@ -1,0 +1,239 @@
+"""Packing: the documents of a split, each followed by eos, as one stream of tokens in a file that is mapped.
+
+The stream is stored uncut, so that blocks of any length share it. A folder of the cache holds one stream and
+is addressed by the content that made it (corpus, tokenizer, protocol)::
+
+    tokens.bin     the ids, little-endian uint16 (uint32 above 65,536 ids)
+    chunks.jsonl   the journal: one line a chunk of documents, written once its tokens are on disk
+    meta.json      written last: its presence says that the stream is whole
+    lock           who writes
+
+A killed packing goes on behind the last chunk of its journal; whatever lies in ``tokens.bin`` behind that is
+cut off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from workbench.core.files import write_json
+from workbench.data.base import Corpus, Ids, Progress, Split, Tokenizer
+from workbench.data.storage import DataError, fingerprint, locked, read_json
+from workbench.data.workers import encode_chunks, threads
+
+PROTOCOL = {"version": 1, "eos": "after every document", "bos": "none", "empty documents": "left out"}
+"""What the stream is made of, part of its address. Blocks cut from it drop the remainder behind the last
+one."""
+CHUNK = 4 << 20
+"""Characters of text in a chunk: what is encoded at once, and lost at most by a kill."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One line of the journal: ``read`` documents consumed, ``documents`` of them not empty, their ``tokens``
+    (eos counted) and ``bytes`` of UTF-8, and the SHA-256 of the tokens as stored."""
+
+    read: int
+    documents: int
+    tokens: int
+    bytes: int
+    sha256: str
+
+
+class Tokens:
+    """A packed stream, mapped from its file: ``len()`` tokens, ``meta`` as in meta.json."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open a whole stream.
+
+        Raises:
+            DataError: it is not whole, or its file has another size than it was written with.
+        """
+        self.folder = folder
+        if not (folder / "meta.json").is_file():
+            raise DataError(f"{folder} holds no packed tokens; prepare the data first")
+        self.meta: dict[str, Any] = read_json(folder / "meta.json")
+        self.dtype = np.dtype(self.meta["dtype"])
+        self.path = folder / "tokens.bin"
+        size = self.path.stat().st_size if self.path.is_file() else -1
+        if size != self.meta["tokens"] * self.dtype.itemsize:
+            raise DataError(f"{self.path} is damaged (its size is not the one it was written with): delete {folder}")
+        self.ids: npt.NDArray[Any] = np.empty(0, self.dtype)
+        if size:
+            self.ids = np.asarray(np.memmap(self.path, dtype=self.dtype, mode="r"))
+
+    def __len__(self) -> int:
+        """Number of tokens."""
+        return len(self.ids)
+
+    def verify(self) -> None:
+        """Read the whole stream against the hashes of its chunks.
+
+        Raises:
+            DataError: a chunk differs from what was written.
+        """
+        with self.path.open("rb") as file:
+            for number, chunk in enumerate(self.meta["chunks"]):
+                content = file.read(chunk["tokens"] * self.dtype.itemsize)
+                if hashlib.sha256(content).hexdigest() != chunk["sha256"]:
+                    raise DataError(f"{self.path}: chunk {number} is damaged; delete {self.folder}, it is made again")
+
+
+def address(corpus: Corpus, tokenizer: Tokenizer) -> str:
+    """The name in the cache of a corpus' streams by a tokenizer, from their contents."""
+    return fingerprint({"corpus": corpus.digest(), "tokenizer": tokenizer.digest(), "protocol": PROTOCOL})
+
+
+def pack(
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    split: Split,
+    cache: Path,
+    progress: Progress | None = None,
+    workers: int | None = None,
+    chunk: int = CHUNK,
+) -> Tokens:
+    """The packed stream of a split: opened where the cache has it, made (or made to its end) where not.
+
+    ``workers``: encoding processes; 0 encodes here (the library's threads still work), None decides by the
+    machine's cores and starts processes only when a corpus proves long. The stream is the same. Another
+    process that packs the same is waited for. An exception from ``progress`` stops the packing; the next call
+    goes on.
+
+    Raises:
+        DataError: the split holds no text, a document cannot be encoded, the disk is full, a tokenizer gives
+            ids outside its vocabulary.
+    """
+    tell = progress or silent
+    folder = cache / "tokens" / address(corpus, tokenizer) / split
+    if not (folder / "meta.json").is_file():
+        with locked(folder, lambda owner: tell(f"waiting for {owner}", 0, None)):
+            if not (folder / "meta.json").is_file():  # another may have finished while we waited
+                try:
+                    _write(folder, corpus, tokenizer, split, tell, workers, chunk)
+                except OSError as error:
+                    raise DataError(f"packing into {folder} failed: {error}") from error
+    return Tokens(folder)
+
+
+def silent(stage: str, done: int, total: int | None) -> None:
+    """A progress callback that shows nothing."""
+
+
+def _write(
+    folder: Path,
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    split: Split,
+    tell: Progress,
+    workers: int | None,
+    chunk: int,
+) -> None:
+    dtype = np.dtype("<u2" if tokenizer.vocab <= 1 << 16 else "<u4")
+    tokens, journal = folder / "tokens.bin", folder / "chunks.jsonl"
+    made_of = corpus.digest()
+    chunks = _recover(tokens, journal, dtype)
+    read = sum(done.read for done in chunks)
+    total = corpus.count(split)
+    stage = f"packing {split}"
+    tell(stage, read, total)
+    batches = _batches(corpus.documents(split, read), chunk)
+    with tokens.open("ab") as stream, journal.open("ab") as lines:
+        for batch, ids in encode_chunks(tokenizer, batches, threads() if workers is None else workers):
+            done = _append(stream, lines, batch, ids, tokenizer, dtype)
+            chunks.append(done)
+            read += done.read
+            tell(stage, read, total)
+    documents = sum(done.documents for done in chunks)
+    if not documents:
+        raise DataError(
+            f"the {split} split of corpus `{corpus.type_name}` holds no text: check its files and how they are split"
+        )
+    if corpus.digest() != made_of:
+        tokens.unlink()
+        journal.unlink()
+        raise DataError(f"the text of corpus `{corpus.type_name}` changed while it was packed; start again")
+    meta = {
+        "protocol": PROTOCOL,
+        "split": split,
+        "corpus": {"type": corpus.type_name, "digest": made_of},
+        "tokenizer": {"type": tokenizer.type_name, "digest": tokenizer.digest(), "vocab": tokenizer.vocab},
+        "dtype": dtype.str,
+        "documents": documents,
+        "tokens": sum(done.tokens for done in chunks),
+        "bytes": sum(done.bytes for done in chunks),
+        "chunks": [asdict(done) for done in chunks],
+    }
+    write_json(folder / "meta.json", meta)
+    journal.unlink()
+
+
+def _append(
+    stream: BinaryIO,
+    lines: BinaryIO,
+    batch: Sequence[str],
+    ids: Sequence[Ids],
+    tokenizer: Tokenizer,
+    dtype: np.dtype[Any],
+) -> Chunk:
+    """Store a chunk: its tokens, durably, then its line of the journal, durably."""
+    end = np.array([tokenizer.eos])
+    kept = [document for text, document in zip(batch, ids, strict=True) if text]
+    joined = np.concatenate([part for document in kept for part in (document, end)] or [end[:0]])
+    if len(joined) and (int(joined.min()) < 0 or int(joined.max()) >= tokenizer.vocab):
+        found = f"{joined.min()} … {joined.max()}"
+        raise DataError(f"`{tokenizer.type_name}` gave ids {found} with a vocabulary of {tokenizer.vocab}")
+    content = joined.astype(dtype).tobytes()
+    size = sum(len(text.encode()) for text in batch)
+    done = Chunk(len(batch), len(kept), len(joined), size, hashlib.sha256(content).hexdigest())
+    for file, part in ((stream, content), (lines, json.dumps(asdict(done)).encode() + b"\n")):
+        file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
+    return done
+
+
+def _recover(tokens: Path, journal: Path, dtype: np.dtype[Any]) -> list[Chunk]:
+    """The chunks of an earlier, killed packing that are whole on disk; both files are cut behind them."""
+    chunks: list[Chunk] = []
+    size = kept = 0
+    tokens.touch()
+    with tokens.open("r+b") as stream:
+        for line in journal.read_bytes().splitlines(keepends=True) if journal.is_file() else ():
+            try:
+                chunk = Chunk(**json.loads(line))
+            except (ValueError, TypeError):
+                break  # the line that was being written
+            content = stream.read(chunk.tokens * dtype.itemsize)
+            if not line.endswith(b"\n") or hashlib.sha256(content).hexdigest() != chunk.sha256:
+                break
+            chunks.append(chunk)
+            size += len(content)
+            kept += len(line)
+        stream.truncate(size)
+    if journal.is_file():
+        os.truncate(journal, kept)
+    return chunks
+
+
+def _batches(documents: Iterator[str], chunk: int) -> Iterator[list[str]]:
+    """Consecutive documents, in lists of at least ``chunk`` characters (the last may be shorter)."""
+    batch: list[str] = []
+    size = 0
+    for text in documents:
+        batch.append(text)
+        size += len(text)
+        if size >= chunk:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
