@@ -1,0 +1,1 @@
+"""Figures of trained models: likelihood, diversity, cost, each with its interval."""

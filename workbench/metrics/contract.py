@@ -1,0 +1,78 @@
+"""What every metric must satisfy: run on any registered part, a plug-in's included.
+
+``CHECKS`` maps the kind to a function from a part's class to a list of problems; none: the contract is met.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from workbench.metrics.base import Cost, Drawn, Evidence, HeldOut, Metric, Texts, needed
+from workbench.metrics.value import Value
+
+ENTRIES = frozenset({"bound", "samples", "real", "unigram", "known_words", "cost"})
+"""The entries of `Evidence`."""
+
+
+def example_evidence(only: frozenset[str] = ENTRIES) -> Evidence:
+    """Small, made-up evidence with the entries of ``only``."""
+    rng = np.random.default_rng(0)
+    held = rng.integers(0, 50, (20, 16))
+    texts = [" the people of the states "] * 8
+    entries = {
+        "bound": HeldOut(rng.gamma(20, 2, (20, 3)), np.full(20, 40), held, "upper"),
+        "samples": Drawn(
+            rng.integers(0, 50, (8, 16)),
+            texts,
+            seconds=2.0,
+            calls=32,
+            batch=8,
+            sampler="reverse",
+            device="cpu",
+        ),
+        "real": Texts(rng.integers(0, 50, (8, 16)), texts),
+        "unigram": np.bincount(held.ravel(), minlength=50),
+        "known_words": frozenset({"the", "people"}),
+        "cost": Cost([100.0, 110.0, 120.0], 60.0, 6600, 1000, 800, "cpu"),
+    }
+    return Evidence(**{name: entry for name, entry in entries.items() if name in only})  # type: ignore[arg-type]
+
+
+def check_metric(part: type[Metric]) -> list[str]:
+    """Problems of a metric, in words."""
+    try:
+        metric = part(**part.example())
+    except Exception as error:
+        return [f"cannot be built from its example settings: {type(error).__name__}: {error}"]
+    problems = [f"needs {name!r}, which evidence does not hold" for name in sorted(metric.needs - ENTRIES)]
+    try:
+        values = metric(example_evidence(needed([metric])))
+        again = metric(example_evidence(needed([metric])))
+    except Exception as error:
+        return [*problems, f"raises on evidence with what it needs: {type(error).__name__}: {error}"]
+    if [value.name for value in values] != list(metric.columns()):
+        problems.append(f"gives {[value.name for value in values]}, declares {list(metric.columns())}")
+    if values != again:
+        problems.append("values differ between two calls on the same evidence")
+    return problems + [f"{value.name}: {problem}" for value in values for problem in _value(value)]
+
+
+def _value(value: Value) -> Iterator[str]:
+    if (value.value is None) == (not value.error):
+        yield "either a value or an error is due"
+    if (value.low is None) != (value.high is None):
+        yield "an interval has two ends"
+    if value.value is not None and value.low is not None and value.high is not None:
+        if not value.low <= value.value <= value.high:
+            yield f"{value.value:g} lies outside its interval {value.low:g} … {value.high:g}"
+        if not value.method:
+            yield "an interval with no method"
+    if Value.from_data(json.loads(json.dumps(value.as_data(), allow_nan=False))) != value:
+        yield "does not survive JSON"
+
+
+CHECKS: dict[str, Callable[..., list[str]]] = {"metric": check_metric}
+"""Kind → contract check."""

@@ -1,0 +1,201 @@
+"""The main table: runs in order and the held-out text, one format for page, Markdown and terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from workbench.metrics.value import Value
+from workbench.report.collect import Run, collect
+
+MISSING = "–"
+NOT_YET = "not evaluated yet"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure as shown; ``detail``: its interval and method; ``error``: why there is none."""
+
+    text: str = MISSING
+    detail: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run, or real text."""
+
+    label: str
+    cells: tuple[Cell, ...]
+    real: bool = False
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: the value it shows, its heading (two lines), how a number is written."""
+
+    key: str
+    head: str
+    unit: str
+    write: Callable[[float], str]
+    with_error: bool = False
+
+    @property
+    def line(self) -> str:
+        """The heading in one line."""
+        return f"{self.head} {self.unit}".strip()
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns that some run has something for, and rows."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+
+def significant(number: float, digits: int = 3) -> str:
+    """``number`` to a few digits, thousands apart: 12,300; 0.0123."""
+    if number == 0:
+        return "0"
+    rounded = float(f"{number:.{digits}g}")
+    if abs(rounded) >= 100:
+        return f"{rounded:,.0f}"
+    return f"{rounded:.{digits}g}"
+
+
+def millions(number: float) -> str:
+    """A count of parameters: 3.42 M."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return f"{number:g}"
+
+
+def percent(share: float) -> str:
+    """0.874 → 87.4 %."""
+    return f"{100 * share:.1f} %"
+
+
+def fixed(digits: int) -> Callable[[float], str]:
+    """A number with that many digits after the point."""
+    return lambda number: f"{number:.{digits}f}"
+
+
+COLUMNS = (
+    Column("bits_per_byte", "held-out", "bits/byte", fixed(3), with_error=True),
+    Column("unigram_bits_per_byte", "token unigram", "bits/byte", fixed(3)),
+    Column("gain", "below", "unigram", percent),
+    Column("unigram_entropy", "entropy", "(nats)", fixed(2)),
+    Column("rep_2", "rep-2", "", fixed(3)),
+    Column("rep_4", "rep-4", "", fixed(3)),
+    Column("distinct_2", "distinct-2", "", fixed(3)),
+    Column("known_words", "known", "words", percent),
+    Column("train_tokens_per_second", "training", "tokens/s", significant),
+    Column("sample_tokens_per_second", "sampling", "tokens/s", significant),
+    Column("parameters", "size", "parameters", millions),
+)
+"""What the table shows, where a run has it."""
+
+
+def gain(run: Run) -> Value | None:
+    """How far the held-out bits per byte lie below the token unigram's, as a share of it."""
+    found = run.results and run.results.value("bits_per_byte")
+    floor = run.results and run.results.value("unigram_bits_per_byte")
+    if not found or not floor or found.value is None or not floor.value:
+        return None
+    return Value("gain", 1 - found.value / floor.value, relation="≥" if found.relation == "≤" else "=")
+
+
+def main_table(runs: Sequence[Run]) -> Table:
+    """Runs in order, then held-out text once for each way the runs cut it."""
+    values = [{column.key: _value(run, column.key) for column in COLUMNS} for run in runs]
+    columns = tuple(column for column in COLUMNS if any(row[column.key] is not None for row in values))
+    rows = [
+        Row(
+            run.label,
+            tuple(_cell(row[column.key], column) for column in columns),
+            remark="" if run.results else f"{NOT_YET} ({run.state})",
+        )
+        for run, row in zip(runs, values, strict=True)
+    ]
+    return Table(columns, (*rows, *_real_rows(runs, values, columns)), tuple(_notes(runs, values, columns)))
+
+
+def _value(run: Run, key: str) -> Value | None:
+    if key == "gain":
+        return gain(run)
+    return run.results.value(key) if run.results else None
+
+
+def _cell(value: Value | None, column: Column) -> Cell:
+    if value is None:
+        return Cell()
+    if value.value is None:
+        return Cell(error=value.error or "no value")
+    sign = "" if value.relation == "=" else f"{value.relation} "
+    text = sign + column.write(value.value)
+    if column.with_error and value.se is not None:
+        text += f" ± {column.write(value.se)}"
+    return Cell(text, _detail(value, column))
+
+
+def _detail(value: Value, column: Column) -> str:
+    parts = []
+    if value.low is not None and value.high is not None:
+        parts.append(f"95 % interval {column.write(value.low)} to {column.write(value.high)}")
+    parts += [text for text in (value.method, value.note) if text]
+    return "; ".join(parts)
+
+
+def _real_rows(runs: Sequence[Run], values: Sequence[dict[str, Value | None]], columns: Sequence[Column]) -> list[Row]:
+    """One row for each distinct set of figures of real text (runs with one tokenizer and length share
+    theirs).
+    """
+    groups: dict[tuple[Cell, ...], list[str]] = {}
+    for run, row in zip(runs, values, strict=True):
+        cells = tuple(_real_cell(row[column.key], column) for column in columns)
+        if any(cell.text != MISSING for cell in cells):
+            groups.setdefault(cells, []).append(run.label)
+    several = len(groups) > 1
+    return [
+        Row("held-out text" + (f" (as for {', '.join(labels)})" if several else ""), cells, real=True)
+        for cells, labels in groups.items()
+    ]
+
+
+def _real_cell(value: Value | None, column: Column) -> Cell:
+    if value is None or value.real is None:
+        return Cell()
+    detail = ""
+    if value.real_low is not None and value.real_high is not None:
+        detail = f"95 % interval {column.write(value.real_low)} to {column.write(value.real_high)}"
+    return Cell(column.write(value.real), detail)
+
+
+def _notes(runs: Sequence[Run], values: Sequence[dict[str, Value | None]], columns: Sequence[Column]) -> Iterable[str]:
+    bits = [row["bits_per_byte"] for row in values]
+    if any(value and value.relation == "≤" for value in bits):
+        yield "≤: an upper bound of the true figure (diffusion); without it the figure is exact (left to right)."
+    if any(value and value.se is not None for value in bits):
+        yield "±: one standard error over held-out text and noise draws."
+    if any(column.key == "unigram_entropy" for column in columns):
+        yield "Entropy, repetition, distinct-2: of tokens; the held-out text's figure is the one to match."
+    for run, row in zip(runs, values, strict=True):
+        for column in columns:
+            value = row[column.key]
+            if value is not None and value.value is None:
+                yield f"{run.label}, {column.head}: {value.error or 'no value'}"
+
+
+def print_table(runs: Iterable[Run | Path | str], console: object | None = None) -> None:
+    """The main table on a terminal: runs as rows where they fit, as columns where the terminal is narrow."""
+    from rich.console import Console
+
+    from workbench.report.terminal import show
+
+    read = [run if isinstance(run, Run) else collect([run])[0] for run in runs]
+    show(main_table(read), console if isinstance(console, Console) else Console())

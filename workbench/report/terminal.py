@@ -1,0 +1,59 @@
+"""The main table on a terminal, by rich."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from workbench.report.tables import Cell, Row, Table
+from workbench.report.words import visible
+
+
+def show(table: Table, console: Console) -> None:
+    """Print ``table``, whichever way round fits."""
+    wide = _by_run(table)
+    boundless = console.options.update(width=10_000)  # a measure is cut to its options' width
+    fits = Measurement.get(console, boundless, wide).maximum <= console.width
+    console.print(wide if fits else _by_figure(table))
+    for row in table.rows:
+        if row.remark:
+            console.print(Text(visible(f"{row.label}: {row.remark}"), style="yellow"))
+    for note in table.notes:
+        console.print(Text(visible(note), style="dim"))
+
+
+def _by_run(table: Table) -> RichTable:
+    shown = _frame()
+    shown.add_column("", no_wrap=True)
+    for column in table.columns:
+        shown.add_column(Text(f"{column.head}\n{column.unit}".strip()), justify="right", no_wrap=True)
+    for row in table.rows:
+        shown.add_row(_label(row), *(_figure(cell, row) for cell in row.cells))
+    return shown
+
+
+def _by_figure(table: Table) -> RichTable:
+    shown = _frame()
+    shown.add_column("")
+    for row in table.rows:
+        whole = max((len(cell.text) for cell in row.cells), default=1)
+        shown.add_column(_label(row), justify="right", min_width=whole)
+    for index, column in enumerate(table.columns):
+        shown.add_row(Text(column.line), *(_figure(row.cells[index], row) for row in table.rows))
+    return shown
+
+
+def _frame() -> RichTable:
+    return RichTable(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=False)
+
+
+def _label(row: Row) -> Text:
+    # Text, never markup: a name may hold brackets.
+    return Text(visible(row.label), style="italic" if row.real else "bold")
+
+
+def _figure(cell: Cell, row: Row) -> Text:
+    return Text("failed", style="red") if cell.error else Text(cell.text, style="italic" if row.real else "")
