@@ -218,9 +218,7 @@ def score_entropy(Q: Array, log_score: Array, x: int, x0: int, sigma: float) -> 
     return float(total)
 
 
-def integrate(
-    f: Callable[[float], float], low: float, high: float, panels: int = 24, order: int = 12
-) -> float:
+def integrate(f: Callable[[float], float], low: float, high: float, panels: int = 24, order: int = 12) -> float:
     """∫ f(σ) dσ over [low, high], low > 0: Gauss-Legendre panels in log σ (integrands go like log σ at 0)."""
     nodes, weights = np.polynomial.legendre.leggauss(order)
     edges = np.linspace(np.log(low), np.log(high), panels + 1)

@@ -16,7 +16,7 @@ from samplers.base import View
 from workbench.core.errors import Problem
 from workbench.core.part import Part
 from workbench.core.rng import Rng
-from workbench.kernels.rows import chunk_rows
+from workbench.kernels.rows import CompiledRows, RowFunction, chunk_rows
 
 if TYPE_CHECKING:
     from workbench.core.spec import Node
@@ -140,6 +140,13 @@ class Process(Part, ABC, kind="process", supplied=("vocab", "eos", "length")):
 
     def compile_chunks(self) -> None:
         """Compile the chunk function, where a process offers that. Called once if the recipe asks to compile."""
+
+    rows: RowFunction
+    """What the fused kernel does with a chunk of head outputs."""
+
+    def compile_chunks(self) -> None:
+        """Compile what is done with a chunk (never the gather of its rows, whose number varies)."""
+        self.rows = CompiledRows(self.rows)
 
     @abstractmethod
     def prepare(

@@ -1,0 +1,1 @@
+"""Training: one loop, its parts, and what it leaves on the disk."""

@@ -1,0 +1,115 @@
+"""The composition root: from a resolved recipe to objects that fit one another. Nothing else builds parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from backbones.base import Backbone
+from backbones.cost import Parameters, count_parameters
+from samplers.base import Sampler
+from workbench.core.build import build
+from workbench.core.loading import Resolved
+from workbench.core.node import Node
+from workbench.core.rng import Rng
+from workbench.data.base import Progress, Tokenizer
+from workbench.data.section import Data, Prepared
+from workbench.metrics.base import Evaluation
+from workbench.processes.base import Process, Shell
+from workbench.train.section import Train
+
+TOKENIZER = "tokenizer"
+"""The folder of a run that keeps its tokenizer: a run samples without its corpus."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What it takes to use a network: the tokens, the process it is trained by, the shell around its weights."""
+
+    tokenizer: Tokenizer
+    process: Process
+    shell: Shell
+    length: int
+
+    @property
+    def backbone(self) -> Backbone:
+        """The network within the shell."""
+        net: Backbone = self.shell.net  # type: ignore[assignment]
+        return net
+
+    @property
+    def parameters(self) -> Parameters:
+        """Its size."""
+        return count_parameters(self.backbone)
+
+
+def streams(resolved: Resolved) -> Rng:
+    """All randomness of a recipe, by named streams."""
+    return Rng(int(resolved.data["seed"]))
+
+
+def data_of(resolved: Resolved) -> Data:
+    """The recipe's data, nothing read yet."""
+    return _built(resolved, "data", {})
+
+
+def prepare(resolved: Resolved, cache: Path | str | None = None, progress: Progress | None = None) -> Prepared:
+    """Tokenizer trained, both splits packed (or found in the cache).
+
+    Raises:
+        DataError: the text is missing, too short, or cannot be kept.
+    """
+    return data_of(resolved).prepare(cache, progress)
+
+
+def model(resolved: Resolved, tokenizer: Tokenizer, device: torch.device | str = "cpu") -> Model:
+    """The process and a freshly initialised network for this tokenizer's ids. ``device``: "meta" costs nothing.
+
+    Weights depend on the recipe's seed alone.
+    """
+    length = int(resolved.data["data"]["length"])
+    known = {"vocab": tokenizer.vocab, "eos": tokenizer.eos, "length": length}
+    process: Process = _built(resolved, "process", known)
+    sizes = {"states": process.states, "outputs": process.outputs, "length": length}
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        torch.manual_seed(streams(resolved).integer("init"))
+        backbone: Backbone = _built(resolved, "backbone", sizes)
+    return Model(tokenizer, process, Shell(backbone), length)
+
+
+def kept_tokenizer(resolved: Resolved, folder: Path) -> Tokenizer:
+    """The tokenizer that a run keeps, without its corpus.
+
+    Raises:
+        DataError: the run keeps none.
+    """
+    tokenizer = data_of(resolved).tokenizer
+    if not tokenizer.ready:
+        tokenizer.load(folder / TOKENIZER)
+    return tokenizer
+
+
+def sampler(resolved: Resolved) -> Sampler:
+    """The recipe's sampler."""
+    return _built(resolved, "sampler", {})
+
+
+def train_settings(resolved: Resolved) -> Train:
+    """The recipe's ``train:`` section."""
+    return _built(resolved, "train", {})
+
+
+def evaluations(resolved: Resolved) -> dict[str, Evaluation]:
+    """The recipe's evaluations by name."""
+    nodes: Mapping[str, Node] = resolved.node.settings["evaluations"]
+    return {name: build(node) for name, node in nodes.items()}
+
+
+def _built(resolved: Resolved, section: str, supplied: Mapping[str, Any]) -> Any:
+    node = resolved.node.find(section)
+    assert node is not None, section  # every section is required, and resolving has seen to it
+    return build(node, supplied)

@@ -1,0 +1,122 @@
+"""What a recipe will cost, before it runs: built on the meta device, where tensors have shapes and no
+storage."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backbones.base import Backbone
+from backbones.cost import count_parameters, flops_per_token
+from workbench.core import index
+from workbench.core.errors import WorkbenchError
+from workbench.core.loading import Resolved
+from workbench.core.part import Part
+from workbench.core.spec import build
+from workbench.data.base import Tokenizer
+from workbench.kernels.rows import chunk_rows
+from workbench.processes.base import Process
+
+ASSUMED_VOCAB = 256
+"""Vocabulary taken where the text decides it."""
+STATE_BYTES = 16
+"""Bytes a parameter in training: weight, gradient and AdamW's two moments, in fp32. The average adds four."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The cost of a recipe.
+
+    ``parameters`` and ``non_embedding``: how many. ``flops_per_token``: forward, head included; training
+    takes three times as much. ``training_bytes``: weights, gradients, optimizer, average, activations of one
+    micro-batch and two chunks of head outputs, all in fp32. ``vocab``: tokens; ``vocab_assumed`` where the
+    text decides and 256 is a guess. ``tokens_per_step``: of one update.
+    """
+
+    parameters: int
+    non_embedding: int
+    flops_per_token: float
+    training_bytes: int
+    tokens_per_step: int
+    vocab: int
+    vocab_assumed: bool
+
+
+def estimate(resolved: Resolved) -> Estimate:
+    """Build the process and, on the meta device, the backbone of a recipe; count.
+
+    Raises:
+        RecipeError: they cannot be built with these settings; with the path.
+    """
+    settings = resolved.node.settings
+    tokenizer: Tokenizer = build(settings["data"].settings["tokenizer"])
+    length = int(settings["data"].settings["length"])
+    planned = tokenizer.planned_vocab
+    vocab = ASSUMED_VOCAB if planned is None else planned
+    process: Process = build(settings["process"], {"vocab": vocab, "eos": vocab - 1, "length": length})
+    shape = {"states": process.states, "outputs": process.outputs, "length": length}
+    with torch.device("meta"):
+        backbone: Backbone = build(settings["backbone"], shape)
+    train = settings["train"].settings
+    micro_batch = -(-train["batch"] // train["accumulate"])
+    parameters = count_parameters(backbone)
+    state = (STATE_BYTES + (4 if train["ema"] else 0)) * parameters.total
+    chunk = 2 * 4 * chunk_rows(process.outputs) * process.outputs
+    return Estimate(
+        parameters=parameters.total,
+        non_embedding=parameters.non_embedding,
+        flops_per_token=flops_per_token(backbone, length),
+        training_bytes=state + chunk + _activation_bytes(backbone, micro_batch, length),
+        tokens_per_step=train["batch"] * length,
+        vocab=vocab,
+        vocab_assumed=planned is None,
+    )
+
+
+def contract_problems(parts: Iterable[type[Part]]) -> list[tuple[type[Part], list[str] | None]]:
+    """What each part's contract checks find; None for a kind that has no checks.
+
+    Raises:
+        WorkbenchError: a module of checks cannot be imported.
+    """
+    checks: dict[str, Callable[[type[Part]], list[str]]] = {}
+    for name in index.contract_modules(index.scan()):
+        index.import_module(name)
+        checks.update(importlib.import_module(name).CHECKS)
+    found: list[tuple[type[Part], list[str] | None]] = []
+    for part in parts:
+        check = checks.get(part.kind)
+        try:
+            found.append((part, None if check is None else check(part)))
+        except WorkbenchError as error:
+            found.append((part, [str(error)]))
+        except Exception as error:
+            found.append((part, [f"the checks could not end: {type(error).__name__}: {error}"]))
+    return found
+
+
+def _activation_bytes(backbone: Backbone, batch: int, length: int) -> int:
+    """Bytes that autograd keeps between a forward and its backward pass, parameters apart."""
+    own = {parameter.untyped_storage()._cdata for parameter in backbone.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    def give(tensor: Any) -> Any:
+        return tensor
+
+    x_BL = torch.zeros(batch, length, dtype=torch.long, device="meta")
+    backbone.train()
+    with torch.autograd.graph.saved_tensors_hooks(keep, give):
+        h_BLD = backbone(x_BL, torch.ones(batch, device="meta"))
+    del h_BLD
+    return sum(kept.values())

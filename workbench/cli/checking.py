@@ -1,0 +1,107 @@
+"""``workbench check``: all problems of recipes in one go, what good ones cost, and the contracts of
+plug-ins."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from workbench.cli.tables import amount, print_json, print_rows
+from workbench.core.errors import RecipeError, WorkbenchError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("files", nargs="*", metavar="FILE", help="a recipe")
+    parser.add_argument(
+        "--contract", action="append", default=[], metavar="PLUGIN.py", help="run the contract checks on its parts"
+    )
+    parser.add_argument("--json", action="store_true", help="print data for another program")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check everything named; 0 when nothing is wrong, 1 when something is, 2 when nothing was named."""
+    if not args.files and not args.contract:
+        error = WorkbenchError("name recipes to check, or a plug-in: --contract my_gru.py")
+        error.exit_code = 2
+        raise error
+    recipes = [_recipe(file) for file in args.files]
+    contracts = [found for file in args.contract for found in _contract(file)]
+    bad = sum(bool(found["problems"]) for found in (*recipes, *contracts))
+    if args.json:
+        print_json({"recipes": recipes, "contracts": contracts})
+        return 1 if bad else 0
+    _print_recipes(recipes)
+    for found in contracts:
+        verdict = "fails its contract" if found["problems"] else "keeps its contract"
+        if found["problems"] is None:
+            verdict = "registered; there are no contract checks for this kind"
+        print(f"{found['part'] or found['file']}: {verdict}")
+        for problem in found["problems"] or ():
+            print(f"  {problem}")
+    return 1 if bad else 0
+
+
+def _recipe(file: str) -> dict[str, Any]:
+    from workbench.check import estimate
+    from workbench.core.plugins import isolated
+    from workbench.recipe import load
+
+    found: dict[str, Any] = {"file": file, "problems": []}
+    try:
+        with isolated():
+            resolved = load(file)
+            return found | {"name": resolved.name, "hash": resolved.hash} | asdict(estimate(resolved))
+    except RecipeError as error:
+        found["problems"] = [{"path": problem.path, "message": problem.message} for problem in error.problems]
+    except WorkbenchError as error:
+        found["problems"] = [{"path": "", "message": str(error)}]
+    return found
+
+
+def _contract(file: str) -> list[dict[str, Any]]:
+    """The verdict on each part of a plug-in file."""
+    from workbench.check import contract_problems
+    from workbench.core.index import import_parts
+    from workbench.core.plugins import load_plugin
+
+    import_parts()
+    try:
+        parts = load_plugin(Path(file)).parts()
+    except WorkbenchError as error:
+        return [{"file": file, "part": "", "problems": [str(error)]}]
+    if not parts:
+        return [{"file": file, "part": "", "problems": ["registers no part: no class stands under @Kind.register"]}]
+    return [
+        {"file": file, "part": f"{part.kind} {part.type_name}", "problems": problems}
+        for part, problems in contract_problems(parts)
+    ]
+
+
+def _print_recipes(recipes: list[dict[str, Any]]) -> None:
+    good = [found for found in recipes if not found["problems"]]
+    if good:
+        rows = [
+            (
+                found["file"],
+                found["hash"],
+                amount(found["parameters"]),
+                amount(found["non_embedding"]),
+                amount(found["flops_per_token"]),
+                amount(found["tokens_per_step"]),
+                amount(found["training_bytes"]) + "B",
+                f"{found['vocab']}{' (assumed: the text decides)' if found['vocab_assumed'] else ''}",
+            )
+            for found in good
+        ]
+        columns = (
+            "recipe", "hash", "parameters", "non-embedding", "FLOPs/token", "tokens/step", "training memory", "vocab"
+        )  # fmt: skip
+        print_rows(columns, rows)
+    for found in recipes:
+        if found["problems"]:
+            print(f"{found['file']}: {len(found['problems'])} problem{'s' * (len(found['problems']) > 1)}")
+            for problem in found["problems"]:
+                print(f"  {problem['path'] or 'recipe'}: {problem['message']}")

@@ -1,0 +1,87 @@
+"""The entry point: a table of commands, of which only the one asked for is imported.
+
+A command is a module with ``configure(parser)``, which adds arguments to the command's own parser, and
+``run(args) -> int``, which returns the exit status: 0 done, 1 something is wrong, 2 wrong usage. A
+`WorkbenchError` becomes its message on stderr and status 1; ``--debug`` shows the traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from workbench import __version__
+from workbench.core.errors import WorkbenchError
+from workbench.core.part import did_you_mean
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "list": ("workbench.cli.listing", "what exists: kinds of parts and the parts of a kind"),
+    "show": ("workbench.cli.showing", "a part, a resolved recipe, or the JSON Schema of recipes"),
+    "check": ("workbench.cli.checking", "every problem of recipes, their size and cost; contracts of plug-ins"),
+    "train": ("workbench.cli.train", "train a recipe, or resume a run"),
+    "sample": ("workbench.cli.sample", "draw text from a run: freely, after a prefix, or around fixed words"),
+    "eval": ("workbench.cli.eval", "evaluate a run"),
+    "report": ("workbench.cli.report", "one table and one page for several runs"),
+    "quickstart": ("workbench.cli.quickstart", "train a small SEDD and a GPT-2 on real prose and compare them"),
+}
+"""Command → (module, one line of help)."""
+EPILOG = "Start with `workbench quickstart`, or `workbench list`. Help on one command: `workbench COMMAND --help`."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser, modules = _parser(arguments)
+    args = parser.parse_args(arguments)
+    try:
+        status = int(modules[args.command].run(args))  # type: ignore[attr-defined]
+        sys.stdout.flush()
+        return status
+    except WorkbenchError as error:
+        if args.debug:
+            raise
+        print(f"workbench {args.command}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        if args.debug:
+            raise
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone (`workbench list | head`); nothing more can be said.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser(arguments: Sequence[str]) -> tuple[argparse.ArgumentParser, dict[str, object]]:
+    """A parser that knows all commands by name and one of them by heart."""
+    parser = _Parser(prog="workbench", description="Score-entropy discrete diffusion, from recipes.", epilog=EPILOG)
+    parser.add_argument("--version", action="version", version=f"workbench {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    asked = next((word for word in arguments if not word.startswith("-")), "")
+    modules: dict[str, object] = {}
+    for name, (module, text) in COMMANDS.items():
+        own = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        own.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        if name == asked:
+            modules[name] = importlib.import_module(module)
+            modules[name].configure(own)  # type: ignore[attr-defined]
+    return parser, modules
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with the nearest command where one is misspelt."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line and exit with status 2."""
+        if "invalid choice" in message and self.prog == "workbench":
+            word = message.partition("invalid choice: ")[2].split("'")[1]
+            message = f"there is no command {word!r}.{did_you_mean(word, COMMANDS)}"
+        self.exit(2, f"{self.prog}: {message}\nTry `{self.prog} --help`.\n")

@@ -1,0 +1,153 @@
+"""From a trained model to evidence: held-out likelihood, samples, real text of the same size, costs.
+
+Everything is keyed: the same blocks, noise and sample numbers for every run of one seed, so that runs are compared
+on common random numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from samplers.base import Canvas, Sampler, Samples
+from workbench.assemble import Model
+from workbench.core.errors import WorkbenchError
+from workbench.core.rng import Rng
+from workbench.data.base import Corpus
+from workbench.data.section import Prepared
+from workbench.data.windows import Blocks
+from workbench.metrics.base import Cost, Drawn, Evaluation, Evidence, HeldOut, Texts, needed
+from workbench.metrics.diversity import word_set
+
+Tell = Callable[[str, float], None]
+"""``tell(what, share done)``."""
+
+
+def silent(what: str, share: float) -> None:
+    """Tell nobody."""
+
+
+def spread(count: int, size: int) -> npt.NDArray[np.int64]:
+    """``count`` of ``size`` block numbers, evenly spread over the split and the same for every run; 0: all."""
+    if count <= 0 or count >= size:
+        return np.arange(size)
+    return np.floor((np.arange(count) + 0.5) * size / count).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Examiner:
+    """Gathers evidence about one model. ``device`` and ``precision`` ("fp32" or "bf16") are the network's.
+
+    Without ``data`` it draws samples and nothing else.
+    """
+
+    model: Model
+    data: Prepared | None
+    corpus: Corpus
+    sampler: Sampler
+    rng: Rng
+    device: torch.device
+    precision: str
+    cost: Cost = field(default_factory=Cost)
+
+    def evidence(self, evaluation: Evaluation, tell: Tell = silent) -> Evidence:
+        """What the evaluation's metrics look at, gathered when first asked for. Weights: those in the shell now."""
+        wanted = needed(evaluation.metrics)
+        data = self._data()
+        return Evidence(
+            bound=(lambda: self.held_out(evaluation, tell)) if "bound" in wanted else None,
+            samples=(lambda: self.drawn(evaluation.samples, evaluation.batch, tell)) if evaluation.samples else None,
+            real=lambda: real_texts(data.valid, evaluation.samples),
+            unigram=data.train.counts,
+            known_words=lambda: word_set(self.corpus.documents("train")),
+            cost=self.cost,
+        )
+
+    def held_out(self, evaluation: Evaluation, tell: Tell = silent) -> HeldOut:
+        """−log p of held-out blocks: exact, or a bound by ``evaluation.draws`` noise draws a block."""
+        blocks = self._data().valid
+        chosen = spread(evaluation.blocks, len(blocks))
+        bounds = []
+        for piece in _pieces(chosen, evaluation.batch):
+            with self.autocast():
+                bounds.append(
+                    self.model.process.nll(
+                        self.model.shell, blocks[piece], piece, self.rng.child("bound"), evaluation.draws
+                    )
+                )
+            tell("held-out likelihood", min(1.0, sum(len(bound.nats_BK) for bound in bounds) / len(chosen)))
+        parts = {name: np.concatenate([bound.parts[name] for bound in bounds]) for name in bounds[0].parts}
+        return HeldOut(
+            nats_BK=np.concatenate([bound.nats_BK for bound in bounds]),
+            bytes_B=blocks.bytes_of(chosen),
+            tokens_BL=blocks[chosen],
+            kind=bounds[0].kind,
+            parts=parts,
+            document_B=blocks.document_of(chosen),
+        )
+
+    def drawn(self, count: int, batch: int, tell: Tell = silent) -> Drawn:
+        """``count`` unconditional samples, ``batch`` at a time; sequence i gets the numbers of sequence i."""
+        found: list[Samples] = []
+        numbers = np.arange(count)
+        for piece in _pieces(numbers, batch):
+            canvas = Canvas.blank(len(piece), self.model.length, first=int(piece[0]))
+            done = int(piece[0])
+            found.append(self.draw(canvas, lambda share, done=done, n=len(piece): tell("samples", (done + share * n) / count)))
+        tokens = np.concatenate([samples.tokens_BL.numpy() for samples in found])
+        return Drawn(
+            tokens_NL=tokens,
+            texts=[self.model.tokenizer.decode(row) for row in tokens],
+            seconds=math.fsum(samples.seconds for samples in found),
+            calls=float(np.mean([samples.calls for samples in found])),
+            batch=batch,
+            sampler=self.sampler.type_name,
+            device=f"{self.device}, {self.precision}",
+        )
+
+    def draw(self, canvas: Canvas, progress: Callable[[float], None] | None = None) -> Samples:
+        """Fill a canvas."""
+        with torch.no_grad(), self.autocast():
+            view = self.model.process.view(self.model.shell)
+            return self.sampler.draw(view, canvas, self.rng.child("sample"), progress)
+
+    def _data(self) -> Prepared:
+        if self.data is None:
+            raise WorkbenchError("this run was opened without its data; only samples can be drawn")
+        return self.data
+
+    def autocast(self) -> torch.autocast:
+        """The precision the network runs in."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def real_texts(blocks: Blocks, count: int) -> Texts:
+    """``count`` held-out blocks as texts, evenly spread (all where there are fewer)."""
+    chosen = spread(count, len(blocks))
+    tokens = blocks[chosen]
+    return Texts(tokens, [blocks.tokenizer.decode(row) for row in tokens])
+
+
+def cost_of(log: Sequence[Mapping[str, Any]], model: Model, device: str) -> Cost:
+    """Training's records as the log holds them."""
+    speeds = [record["values"].get("train/tokens_per_second") for record in log]
+    last = log[-1] if log else {}
+    size = model.parameters
+    return Cost(
+        tokens_per_second=[float(speed) for speed in speeds if speed is not None],
+        seconds=last.get("seconds"),
+        tokens=last.get("tokens"),
+        parameters=size.total,
+        parameters_non_embedding=size.non_embedding,
+        device=device,
+    )
+
+
+def _pieces(numbers: npt.NDArray[np.int64], size: int) -> list[npt.NDArray[np.int64]]:
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]

@@ -1,0 +1,242 @@
+"""What one does with a recipe: train it into a run folder, open the run again, evaluate it, draw from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from workbench import assemble
+from workbench.assemble import Model
+from workbench.core.errors import WorkbenchError
+from workbench.core.files import write_json
+from workbench.core.loading import Resolved
+from workbench.core.rng import Rng
+from workbench.data.base import Progress
+from workbench.data.section import Prepared
+from workbench.data.windows import Windows
+from workbench.evaluate import Examiner, Tell, cost_of, silent
+from workbench.kernels import dispatch
+from workbench.metrics.base import Evaluation, Evidence, measure
+from workbench.metrics.results import Results
+from workbench.metrics.value import Value
+from workbench.recipe import load
+from workbench.run import RunFolder
+from workbench.train.base import Evaluator
+from workbench.train.checkpoint import load_weights
+from workbench.train.log import read_log
+from workbench.train.loop import Trainer
+from workbench.train.machine import choose_device, choose_precision, settle
+from workbench.train.parallel import Parallel, join, leave
+
+SHOWN_TEXTS = 4
+"""Samples kept as text at each evaluation while training, and characters of each."""
+SHOWN_CHARACTERS = 600
+
+
+def create(resolved: Resolved, root: Path | str = "runs") -> RunFolder:
+    """The run folder of a recipe: made, or the one it has."""
+    text = yaml.safe_dump(resolved.portable(), sort_keys=False, allow_unicode=True)
+    return RunFolder.create(resolved.name, resolved.hash, root, text, [plugin.path for plugin in resolved.plugins])
+
+
+def reopen(path: Path | str, overrides: Iterable[str] = ()) -> tuple[RunFolder, Resolved]:
+    """A run and its recipe, from the folder alone; ``overrides`` as in training (``sampler.steps=32``).
+
+    Raises:
+        RunError: no run is there.
+        WorkbenchError: its recipe is gone, damaged, or no longer resolves (the package has changed).
+    """
+    run = RunFolder(Path(path))
+    if not run.resolved.is_file():
+        raise WorkbenchError(f"{run.path} has lost its resolved.yaml; train the recipe again")
+    return run, load(run.resolved, overrides)
+
+
+def train(
+    run: RunFolder,
+    resolved: Resolved,
+    cache: Path | str | None = None,
+    tell: Progress | None = None,
+    quiet: bool = False,
+) -> bool:
+    """Train a run to its end, from its last checkpoint where there is one; a finished run is left as it is.
+
+    Under torchrun every process calls it; true in the one that goes on with evaluation.
+
+    Raises:
+        Interrupted: a signal came; everything is saved.
+        WorkbenchError: anything a user can mend, with the remedy.
+    """
+    parallel = join()
+    try:
+        with run.locked() if parallel.lead else nullcontext():
+            if not run.finished:
+                data = assemble.prepare(resolved, cache, tell)
+                if parallel.lead:
+                    data.tokenizer.save(run.path / assemble.TOKENIZER)
+                    write_json(run.path / "data.json", data.meta)
+                parallel.wait()
+                trainer(run, resolved, data, parallel, quiet).fit()
+    finally:
+        leave()
+    return parallel.lead
+
+
+def trainer(
+    run: RunFolder, resolved: Resolved, data: Prepared, parallel: Parallel | None = None, quiet: bool = False
+) -> Trainer:
+    """The trainer of a run, with the recipe's evaluations that have a cadence."""
+    settings = assemble.train_settings(resolved)
+    settle(settings.threads)
+    model = assemble.model(resolved, data.tokenizer)
+    rng = assemble.streams(resolved)
+    train_meta = data.meta["train"]
+    made = Trainer(
+        model.shell,
+        model.process,
+        Windows(data.train, settings.batch, resolved.data["seed"]),
+        settings,
+        rng,
+        run,
+        bytes_per_token=train_meta["bytes"] / max(1, train_meta["tokens"]),
+        hparams=resolved.data,
+        parallel=parallel,
+        quiet=quiet,
+        evaluators=_evaluators(resolved, model, data, rng),
+    )
+    return made
+
+
+def _evaluators(resolved: Resolved, model: Model, data: Prepared, rng: Rng) -> list[Evaluator]:
+    """Evaluations with a cadence as the trainer's callables."""
+    corpus, sampler = assemble.data_of(resolved).corpus, assemble.sampler(resolved)
+
+    def evaluator(name: str, evaluation: Evaluation) -> Evaluator:
+        def run(step: int, shell: nn.Module) -> Mapping[str, Any]:
+            device = next(shell.parameters()).device
+            # the trainer has set the precision for the evaluators it calls: autocast is on or off already
+            precision = "bf16" if torch.is_autocast_enabled(device.type) else "fp32"
+            examiner = Examiner(model, data, corpus, sampler, rng.child(f"valid/{name}"), device, precision)
+            evidence = examiner.evidence(evaluation)
+            return _figures(measure(evaluation.metrics, evidence)) | _texts(evaluation, evidence)
+
+        return Evaluator(name, evaluation.every, run)
+
+    return [evaluator(name, evaluation) for name, evaluation in assemble.evaluations(resolved).items() if evaluation.every]
+
+
+def _figures(values: list[Value]) -> dict[str, Any]:
+    return {value.name: value.value for value in values if value.value is not None}
+
+
+def _texts(evaluation: Evaluation, evidence: Evidence) -> dict[str, Any]:
+    if not evaluation.samples:
+        return {}
+    return {"texts": [text[:SHOWN_CHARACTERS] for text in evidence.samples.texts[:SHOWN_TEXTS]]}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A trained run, ready to use: weights loaded (the averaged ones), in evaluation mode, on its device."""
+
+    run: RunFolder
+    resolved: Resolved
+    model: Model
+    device: torch.device
+    precision: str
+    step: int
+
+    def examiner(self, data: Prepared | None = None) -> Examiner:
+        """Evidence about it on prepared data (without data: samples only)."""
+        return Examiner(
+            self.model,
+            data,
+            assemble.data_of(self.resolved).corpus,
+            assemble.sampler(self.resolved),
+            assemble.streams(self.resolved).child("final"),
+            self.device,
+            self.precision,
+            cost_of(read_log(self.run.log), self.model, f"{self.device}, {self.precision}"),
+        )
+
+
+def open_trained(path: Path | str, which: str = "last", overrides: Iterable[str] = ()) -> Opened:
+    """Load a run's weights. ``which``: "last", "best" or a step; ``overrides``: settings that leave weights alone.
+
+    Raises:
+        WorkbenchError: the run has no usable checkpoint, or no tokenizer.
+    """
+    run, resolved = reopen(path, overrides)
+    settings = assemble.train_settings(resolved)
+    settle(settings.threads)
+    device = choose_device(settings.device)
+    precision = choose_precision(settings.precision, device)[0]
+    model = assemble.model(resolved, assemble.kept_tokenizer(resolved, run.path))
+    found = load_weights(model.backbone, run.ckpt, which=which)
+    model.process.place(device)
+    model.shell.to(device).eval().requires_grad_(False)
+    return Opened(run, resolved, model, device, precision, found.step)
+
+
+def evaluate(
+    path: Path | str,
+    cache: Path | str | None = None,
+    tell: Tell = silent,
+    packing: Progress | None = None,
+) -> Results:
+    """Run the evaluations without a cadence (all, where every one has one) and keep ``results.json``.
+
+    A metric that fails is reported in its cell and fails nothing else.
+
+    Raises:
+        WorkbenchError: the run cannot be opened, its data cannot be prepared.
+    """
+    opened = open_trained(path)
+    run, resolved = opened.run, opened.resolved
+    began = time.monotonic()
+    data = assemble.prepare(resolved, cache, packing)
+    every = assemble.evaluations(resolved)
+    chosen = {name: one for name, one in every.items() if not one.every} or every
+    examiner = opened.examiner(data)
+    values: list[Value] = []
+    samples: list[str] = []
+    real: list[str] = []
+    for evaluation in chosen.values():
+        evidence = examiner.evidence(evaluation, tell)
+        values += measure(evaluation.metrics, evidence)
+        if evaluation.samples:
+            samples, real = list(evidence.samples.texts), list(evidence.real.texts)
+    results = Results(
+        recipe=resolved.hash,
+        name=resolved.name,
+        run=run.path.name,
+        process=resolved.data["process"]["type"],
+        values=values,
+        samples=samples,
+        real=real,
+        provenance={
+            "date": time.strftime("%Y-%m-%d %H:%M"),
+            "step": opened.step,
+            "weights": "averaged" if resolved.data["train"]["ema"] else "last",
+            "device": f"{opened.device}, {opened.precision}",
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "seed": resolved.data["seed"],
+            "evaluations": list(chosen),
+            "seconds": round(time.monotonic() - began, 1),
+            "kernels": dispatch.report(),
+            "data": data.meta,
+        },
+    )
+    with run.locked():
+        write_json(run.results, results.as_data())
+        run.mark("evaluated", step=opened.step)
+    return results

@@ -1,0 +1,262 @@
+"""A run's folder: one recipe, by content hash; everything that was done with it.
+
+``runs/<name>-<hash8>/{resolved.yaml, env.json, plugins/, log.jsonl, tb/, ckpt/, samples/, results.json, status}``.
+One process writes it at a time; the lock is the kernel's and ends with its holder, however that dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from workbench.core.errors import WorkbenchError
+from workbench.core.files import read_json, write_json, write_text
+
+STATES = ("created", "training", "trained", "evaluated", "failed", "interrupted")
+"""What a run can be in; ``died`` is read, never written: training or created, by a process that is no more."""
+FINISHED = ("trained", "evaluated")
+SHORT = 8
+DIFF_BYTES = 200_000
+
+
+class RunError(WorkbenchError):
+    """A run folder that is absent, another recipe's, or in use."""
+
+
+class RunFolder:
+    """The files of a run. Cheap to make; nothing is locked before ``locked``."""
+
+    def __init__(self, path: Path) -> None:
+        """Open an existing run.
+
+        Raises:
+            RunError: there is no run here.
+        """
+        self.path = Path(path)
+        facts = self.read_status()
+        self.name: str = facts["name"]
+        self.hash: str = facts["hash"]
+        self.resolved = self.path / "resolved.yaml"
+        self.env = self.path / "env.json"
+        self.plugins = self.path / "plugins"
+        self.log = self.path / "log.jsonl"
+        self.tb = self.path / "tb"
+        self.ckpt = self.path / "ckpt"
+        self.samples = self.path / "samples"
+        self.results = self.path / "results.json"
+        self.status = self.path / "status"
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        digest: str,
+        root: Path | str = "runs",
+        resolved: str = "",
+        plugins: Iterable[Path] = (),
+    ) -> RunFolder:
+        """Make a run's folder, or open the one that this recipe already has.
+
+        ``digest``: the recipe's hash; ``resolved``: its YAML text; ``plugins``: files that it was read with, which
+        are copied. The environment is written down anew: it is that of the newest session.
+
+        Raises:
+            RunError: the folder is another recipe's (same name, same first digits of the hash).
+        """
+        path = Path(root) / f"{slug(name)}-{digest[:SHORT]}"
+        path.mkdir(parents=True, exist_ok=True)
+        if not (path / "status").exists():
+            write_json(path / "status", {"schema": 1, "name": name, "hash": digest, "state": "created", **_writer()})
+        run = cls(path)
+        if run.hash != digest:
+            raise RunError(f"{path} is a run of another recipe (hash {run.hash}, here {digest}); rename the recipe")
+        if resolved:
+            write_text(run.resolved, resolved)
+        write_json(run.env, environment())
+        for source in plugins:
+            run.plugins.mkdir(exist_ok=True)
+            shutil.copy2(source, run.plugins / Path(source).name)
+        return run
+
+    def read_status(self) -> dict[str, Any]:
+        """The status as written: schema, name, hash, state, step, steps, pid, host, time, error, …
+
+        Raises:
+            RunError: there is none, or it cannot be read.
+        """
+        try:
+            facts = read_json(self.path / "status")
+            return {**facts, "name": facts["name"], "hash": facts["hash"], "state": facts["state"]}
+        except FileNotFoundError:
+            raise RunError(f"{self.path} is no run folder (it has no status file)") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{self.path / 'status'} cannot be read ({error}); remove the folder to start anew"
+            ) from error
+
+    @property
+    def state(self) -> str:
+        """One of ``STATES``, or "died" where a session ended without a word."""
+        facts = self.read_status()
+        if facts["state"] == "training" and facts.get("host") == socket.gethostname() and not self.in_use():
+            return "died"
+        return str(facts["state"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether training has come to its end."""
+        return self.read_status()["state"] in FINISHED
+
+    def mark(self, state: str, **facts: Any) -> None:
+        """Write the status: ``state`` and what is known; facts stated before (steps, reason) stay until restated.
+
+        An error stays only as long as the state it came with.
+
+        Raises:
+            ValueError: no such state.
+        """
+        if state not in STATES:
+            raise ValueError(f"no run state {state!r}; known: {', '.join(STATES)}")
+        before = self.read_status()
+        before.pop("error", None)
+        write_json(self.status, {**before, "state": state, **_writer(), **facts}, sync=state != "training")
+
+    @contextmanager
+    def locked(self) -> Iterator[RunFolder]:
+        """Be the only writer. A dead writer's lock is free: the kernel let go of it (on one machine, or NFS ≥ 4).
+
+        Raises:
+            RunError: another process is writing; says which.
+        """
+        handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
+                raise RunError(f"{self.path} is in use by {holder}; wait for it, or end it") from None
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            yield self
+        finally:
+            os.close(handle)
+
+    def in_use(self) -> bool:
+        """Whether some process holds the lock."""
+        try:
+            handle = os.open(self.path / "lock", os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+        return False
+
+
+def find(digest: str, root: Path | str = "runs") -> list[RunFolder]:
+    """Runs of a recipe under ``root``, whatever their names: finished ones first, then the furthest."""
+    found = [run for run in every(root) if run.hash == digest]
+    return sorted(found, key=lambda run: (not run.finished, -int(run.read_status().get("step", 0)), run.path.name))
+
+
+def every(root: Path | str = "runs") -> Iterator[RunFolder]:
+    """All run folders under ``root``, by name; what is no run is passed over."""
+    for path in sorted(Path(root).glob("*/status")):
+        try:
+            yield RunFolder(path.parent)
+        except RunError:
+            continue
+
+
+def slug(name: str) -> str:
+    """A name as a folder's: letters, digits, ``.``, ``_`` and ``-``."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
+
+
+def environment() -> dict[str, Any]:
+    """What a result may depend on: interpreter, packages, machine, source."""
+    packages = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions() if d.metadata["Name"]}
+    facts: dict[str, Any] = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)),
+        "git": source_state(Path(__file__).resolve().parent),
+        "packages": dict(sorted(packages.items())),
+    }
+    if "torch" in sys.modules:  # reports make folders too, and need no torch
+        import torch
+
+        facts["torch"] = torch.__version__
+        facts["threads"] = torch.get_num_threads()
+        facts["devices"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        facts["cuda"] = torch.version.cuda
+    return facts
+
+
+def source_state(folder: Path) -> dict[str, Any]:
+    """The git commit that ``folder`` is at, whether files differ from it, and how; {} outside a repository."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *words],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=True,
+            timeout=30,
+        ).stdout
+
+    try:
+        ignored = subprocess.run(["git", "-C", str(folder), "check-ignore", "-q", "."], timeout=30, capture_output=True)
+        if ignored.returncode == 0:
+            return {}  # installed into an environment inside somebody else's repository
+        folder = Path(git("rev-parse", "--show-toplevel").strip())
+        changed = git("status", "--porcelain").splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    try:
+        commit, diff = git("rev-parse", "HEAD").strip(), git("diff", "HEAD")
+    except subprocess.SubprocessError:  # no commit yet
+        commit, diff = "", ""
+    cut = {"diff_cut_at": DIFF_BYTES} if len(diff) > DIFF_BYTES else {}
+    return {"commit": commit, "dirty": bool(changed), "changed": changed, "diff": diff[:DIFF_BYTES], **cut}
+
+
+def status_line(facts: Mapping[str, Any]) -> str:
+    """A status in a few words: ``training 120/1000``, ``failed 40/1000: NonFinite: …``."""
+    done = f" {facts['step']}/{facts['steps']}" if "steps" in facts else ""
+    error = f": {facts['error'].splitlines()[0]}" if facts.get("error") else ""
+    return f"{facts['state']}{done}{error}"
+
+
+def _writer() -> dict[str, Any]:
+    return {"pid": os.getpid(), "host": socket.gethostname(), "time": round(time.time(), 3)}
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,86 @@
+"""The weights and what moves them: optimizers, their rates, the average; and the state of it all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from workbench.train.checkpoint import Checkpoint, all_finite, copy_into, named_weights
+from workbench.train.ema import Ema
+from workbench.train.nonfinite import NonFinite
+from workbench.train.optim import Trainable, load_state, set_factor, state_tensors
+from workbench.train.section import Train
+
+
+class Learner:
+    """A network with its optimizers and its averaged weights."""
+
+    def __init__(self, net: nn.Module, settings: Train) -> None:
+        """``net``: a backbone, already on its device."""
+        self.net = net
+        self._trainable = cast("Trainable", net)
+        self.settings = settings
+        self.parameters = [p for p in net.parameters() if p.requires_grad]
+        self.optimizers = settings.optimizer.build(self._trainable)
+        self.ema = Ema(net, settings.ema)
+
+    def rates(self, step: int) -> list[float]:
+        """The learning rate of every group at update number ``step``, the first optimizer's first."""
+        factor = self.settings.schedule.factor(step, self.settings.steps)
+        return [float(group["rate"]) * factor for o in self.optimizers for group in o.param_groups]
+
+    def clip(self) -> Tensor:
+        """The norm of the whole gradient, which is clipped where the recipe says so."""
+        if self.settings.clip:
+            return torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip, foreach=True)
+        return torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None], foreach=True)
+
+    def update(self, step: int) -> None:
+        """Move the weights along their gradients as update number ``step``, and the average after them."""
+        set_factor(self.optimizers, self.settings.schedule.factor(step, self.settings.steps))
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.ema.update()
+
+    def forget_gradients(self) -> None:
+        """Ready for the next update."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
+    def capture(self) -> tuple[dict[str, Mapping[str, Tensor]], dict[str, Any]]:
+        """(tensors by role and name, numbers) for a checkpoint.
+
+        Raises:
+            NonFinite: a weight is not finite: such a checkpoint must not be written.
+        """
+        if not all_finite(self.parameters):
+            raise NonFinite(
+                "a weight is not finite, so no checkpoint was written; those before it are good. "
+                "Remedies: a lower train.optimizer.lr, train.clip, train.precision: fp32."
+            )
+        optimizer, numbers = state_tensors(self.optimizers, self._trainable)
+        roles: dict[str, Mapping[str, Tensor]] = {"model": named_weights(self.net), "optimizer": optimizer}
+        if self.settings.ema:
+            roles["ema"] = self.ema.tensors()
+        return roles, {"optimizer": numbers, "ema_updates": self.ema.updates}
+
+    def restore(self, found: Checkpoint) -> None:
+        """Take up what ``capture`` gave.
+
+        Raises:
+            WorkbenchError: it is of another network.
+        """
+        copy_into(self.net, found.tensors["model"])
+        load_state(self.optimizers, self._trainable, found.tensors["optimizer"], found.state["optimizer"])
+        self.ema.load(found.tensors.get("ema", {}), found.state["ema_updates"])
+
+
+def compile_blocks(net: nn.Module) -> None:
+    """Compile each block of a backbone that has ``blocks``, in place: one graph serves all that are alike."""
+    blocks = getattr(net, "blocks", None)
+    if isinstance(blocks, nn.ModuleList):
+        for block in blocks:
+            block.compile()

@@ -1,0 +1,104 @@
+"""What the trainer asks of the machine: device, precision, threads, memory."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from workbench.core.errors import WorkbenchError
+
+MEBI = 1 << 20
+
+
+def choose_device(wish: str, local: int = 0) -> torch.device:
+    """The device that ``train.device`` names; "auto" is CUDA where there is any (``local``: this process's GPU).
+
+    Raises:
+        WorkbenchError: no such device here.
+    """
+    if wish == "auto":
+        wish = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(wish)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise WorkbenchError(f"train.device: {wish!r} cannot be used here ({reason}); try auto or cpu") from error
+    return device
+
+
+def choose_precision(wish: str, device: torch.device) -> tuple[str, str]:
+    """("bf16" or "fp32", why). "auto" decides by what the hardware declares, so that the same machine always
+    decides alike: CUDA, and CPUs with bfloat16 matrix instructions, on which its products run several times faster.
+    """
+    if wish != "auto":
+        return wish, "as the recipe says"
+    if device.type == "cuda":
+        return "bf16", "a CUDA device"
+    if device.type == "cpu":
+        able = torch.cpu.get_capabilities()
+        for name, title in (("amx_bf16", "AMX-BF16"), ("avx512_bf16", "AVX512-BF16")):
+            if able.get(name):
+                return "bf16", f"this CPU has {title}"
+        return "fp32", "this CPU has no bfloat16 matrix instructions"
+    return "fp32", f"bfloat16 is not known to be faster on {device.type}"
+
+
+def settle(threads: int) -> int:
+    """Set the number of CPU threads (0: leave it) and flush denormal numbers to zero; the threads in use.
+
+    Denormals, which decayed states and tiny probabilities leave, slow a CPU down more than tenfold. Their flag is
+    inherited by threads started later, so this comes before the first parallel work.
+    """
+    torch.set_flush_denormal(True)
+    if threads:
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()
+
+
+class Machine:
+    """The device, the precision and the threads of a training session."""
+
+    def __init__(self, device: str, precision: str, threads: int, local: int = 0) -> None:
+        """Settle what the recipe leaves open; ``local`` is this process's GPU where there are several.
+
+        Raises:
+            WorkbenchError: no such device here.
+        """
+        self.threads = settle(threads)
+        self.device = choose_device(device, local)
+        self.precision, self.why = choose_precision(precision, self.device)
+
+    def autocast(self) -> torch.autocast:
+        """The context of a forward pass in the chosen precision."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def facts(self) -> dict[str, Any]:
+        """What the last bits of the weights depend on, for the checkpoint."""
+        return {"precision": self.precision, "threads": self.threads, "torch": torch.__version__}
+
+    def go_on(self, facts: Mapping[str, Any]) -> list[str]:
+        """Keep a checkpoint's precision; what to tell the reader where the last bits will differ."""
+        self.precision, self.why = facts["precision"], "as before"
+        now = self.facts()
+        changed = [f"{name} {facts[name]}, now {now[name]}" for name in now if facts[name] != now[name]]
+        return [f"not to the last bit what an uninterrupted run gives: {'; '.join(changed)}"] if changed else []
+
+    def __str__(self) -> str:
+        """``cpu, bf16 (this CPU has AVX512-BF16), 2 CPU threads``."""
+        return f"{self.device}, {self.precision} ({self.why}), {self.threads} CPU threads"
+
+
+def memory_mb(device: torch.device) -> float:
+    """MiB in use: the peak that tensors took on CUDA, the resident set of this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / MEBI
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MEBI
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,105 @@
+"""Data-parallel training under torchrun: each rank takes its slice of the global batch (DDP)."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from workbench.core.errors import WorkbenchError
+
+PATIENCE = timedelta(hours=2)
+"""How long ranks wait for the first one to evaluate and to save."""
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """This process among those that train together; alone by default."""
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+
+    @property
+    def lead(self) -> bool:
+        """Whether this process writes, evaluates and speaks."""
+        return self.rank == 0
+
+    def slices(self, batch: int, accumulate: int) -> list[slice]:
+        """This rank's micro-batches of the global batch, as slices of it.
+
+        Micro-batch m of rank r is part r · accumulate + m of world × accumulate equal parts: two ranks see what one
+        rank with twice the accumulation sees.
+
+        Raises:
+            WorkbenchError: the batch cannot be cut into equal parts.
+        """
+        parts = self.world * accumulate
+        if batch % parts:
+            raise WorkbenchError(
+                f"train.batch: {batch} sequences cannot be cut into {parts} equal parts "
+                f"({self.world} processes × train.accumulate {accumulate}); choose a multiple of {parts}"
+            )
+        size = batch // parts
+        first = self.rank * accumulate
+        return [slice(part * size, (part + 1) * size) for part in range(first, first + accumulate)]
+
+    def wrap(self, shell: nn.Module) -> nn.Module:
+        """The shell, in DDP where there are several processes: gradients are averaged in the backward pass."""
+        if self.world == 1:
+            return shell
+        return DistributedDataParallel(shell, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def quiet(self, wrapped: nn.Module, last: bool) -> AbstractContextManager[None]:
+        """Around the forward and backward pass of a micro-batch: no exchange of gradients before the last one."""
+        if last or not isinstance(wrapped, DistributedDataParallel):
+            return nullcontext()
+        return wrapped.no_sync()
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over processes."""
+        return values if self.world == 1 else self.sum(values) / self.world
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over processes, in place where there are several."""
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values
+
+    def any(self, flag: int, device: torch.device) -> int:
+        """The largest of the processes' flags, so that all of them stop at the same step."""
+        if self.world == 1:
+            return flag
+        shared = torch.tensor(flag, device=device)
+        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+        return int(shared.item())
+
+    def wait(self) -> None:
+        """Meet the other processes."""
+        if self.world > 1:
+            dist.barrier()
+
+
+def join() -> Parallel:
+    """Join the processes that torchrun started (its environment says how many), or stay alone."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return Parallel()
+    local = int(os.environ["LOCAL_RANK"])
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    return Parallel(dist.get_rank(), world, local)
+
+
+def leave() -> None:
+    """End what ``join`` began."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,72 @@
+"""The ``train:`` section of a recipe."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from workbench.core.bounds import Count, Natural, NonNegative, Probability
+from workbench.core.part import Section
+from workbench.train.optim import Optimizer
+from workbench.train.schedules import Schedule
+
+
+class Train(Section):
+    """How the weights are found.
+
+    Settings:
+        steps: updates of the weights.
+        batch: sequences per update, over all processes.
+        optimizer: how gradients become updates.
+        schedule: the learning rate's course.
+        accumulate: micro-batches that each process cuts its share of an update into; saves memory, costs time.
+        clip: largest norm of the gradient; 0 for no clipping.
+        ema: decay of the averaged weights, which are what is evaluated and sampled; 0 for none.
+        precision: type of the network's products; auto is bf16 on CUDA and on CPUs made for it, else fp32.
+        compile: compile each block of the backbone with torch.compile; the first step then takes 10–60 s.
+        device: auto, cpu, cuda, cuda:1, …
+        threads: CPU threads; 0 for as many as torch chooses.
+        prefetch: batches prepared ahead by a thread; 0 for none. The batches are the same.
+        log_every: updates between lines of the log.
+        checkpoint_every: updates between checkpoints; 0 for only at the end.
+        keep: how many of the last checkpoints stay.
+        best: name of a validation figure, lower is better (for example valid/bits_per_byte); its best checkpoint
+            stays too. Empty for none.
+        skip_nonfinite: updates that may be left out because loss or gradient is not finite; one more stops the run.
+            Above 0 the loss is read at every step.
+        minutes: stop after this much wall-clock time, interruptions not counted; 0 for never. The schedule still
+            goes by steps.
+        tensorboard: show the log in TensorBoard.
+    """
+
+    usual = {"optimizer": {"type": "adamw"}, "schedule": {"type": "warmup"}}
+
+    def __init__(
+        self,
+        steps: Count,
+        batch: Count,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        accumulate: Count = 1,
+        clip: NonNegative = 1.0,
+        ema: Probability = 0.9999,
+        precision: Literal["auto", "fp32", "bf16"] = "auto",
+        compile: bool = False,
+        device: str = "auto",
+        threads: Natural = 0,
+        prefetch: Natural = 2,
+        log_every: Count = 20,
+        checkpoint_every: Natural = 1000,
+        keep: Count = 2,
+        best: str = "",
+        skip_nonfinite: Natural = 0,
+        minutes: NonNegative = 0.0,
+        tensorboard: bool = True,
+    ) -> None:
+        """Keep the settings: `workbench.train.loop.Trainer` reads them."""
+        self.steps, self.batch, self.accumulate = steps, batch, accumulate
+        self.optimizer, self.schedule = optimizer, schedule
+        self.clip, self.ema = clip, ema
+        self.precision, self.compile, self.device = precision, compile, device
+        self.threads, self.prefetch = threads, prefetch
+        self.log_every, self.checkpoint_every, self.keep, self.best = log_every, checkpoint_every, keep, best
+        self.skip_nonfinite, self.minutes, self.tensorboard = skip_nonfinite, minutes, tensorboard
