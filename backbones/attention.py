@@ -146,8 +146,8 @@ class Attention(CachedMixer):
 def head_problems(dim: int, heads: int, positions: str = "rotary") -> Iterator[str]:
     """What keeps ``heads`` heads from sharing a width of ``dim``."""
     if dim % heads:
-        raise_to = dim + heads - dim % heads
-        yield f"dim {dim} is not divisible by heads {heads}; the next width that fits is {dim + heads - dim % heads}"
+        above = dim + heads - dim % heads
+        yield f"dim {dim} is not divisible by heads {heads}; the next width that fits is {above}"
     elif positions == "rotary" and (dim // heads) % 2:
         yield f"rotary positions need an even width per head; dim {dim} / heads {heads} = {dim // heads}"
 

@@ -129,7 +129,7 @@ def _perturb(module: nn.Module) -> None:
     """Move every parameter away from zero."""
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
+            parameter.add_(torch.randn_like(parameter) * 0.1)
 
 
 def _differ(a: Tensor, b: Tensor) -> bool:

@@ -51,20 +51,19 @@ class GPT2(Stack):
         self.causal = True
         self.embed = TokensAndPositions(states, length, dim, dropout)
         self.conditioning = Embedding()
-        self.blocks = nn.ModuleList(
-            Block(
-                Attention(dim, length, True, heads, positions="none", bias=True, dropout=dropout, kernel=kernel),
-                MLP(dim),
-                (LayerNorm(dim, bias=True), LayerNorm(dim, bias=True)),
-                Modulation(6),
-                dropout,
-            )
+        mixers = [
+            Attention(dim, length, True, heads, positions="none", bias=True, dropout=dropout, kernel=kernel)
             for _ in range(depth)
+        ]
+        mlps = [MLP(dim) for _ in range(depth)]
+        self.blocks = nn.ModuleList(
+            Block(mixer, mlp, (LayerNorm(dim, bias=True), LayerNorm(dim, bias=True)), Modulation(6), dropout)
+            for mixer, mlp in zip(mixers, mlps, strict=True)
         )
         self.final = FinalNorm(LayerNorm(dim, bias=True), Modulation(2))
         normal_(self, 0.02)
         # each block adds two branches: keep the residual stream's variance at any depth
-        outward = [linear.weight for block in self.blocks for linear in (block.mixer.out, block.mlp.outer)]
+        outward = [mixer.out.weight for mixer in mixers] + [mlp.outer.weight for mlp in mlps]
         scale_(outward, (2 * depth) ** -0.5)
         self.head = TiedHead(self.embed.tokens, outputs)
 

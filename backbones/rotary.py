@@ -42,14 +42,17 @@ class Rotary(nn.Module):
 
 def tables(width: int, length: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
     """cos and sin of position · frequency, [length, width / 2], float32."""
-    # on the CPU in float64, rounded once: the same numbers on every device and at every length
+    # in float64, rounded once: positions in the thousands keep all of float32's digits, at any table length
     frequency_h = BASE ** (-torch.arange(0, width, 2, dtype=torch.float64, device=device) / width)
     angle_Lh = torch.outer(torch.arange(length, dtype=torch.float64, device=device), frequency_h)
     return angle_Lh.cos().float(), angle_Lh.sin().float()
 
 
 def split_and_turn(qkv_BL3Hd: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The formula: (x₁, x₂) → (x₁ cos − x₂ sin, x₂ cos + x₁ sin) on queries and keys; ``cos``, ``sin`` [L, 1, 1, d/2]."""
+    """The formula: (x₁, x₂) → (x₁ cos − x₂ sin, x₂ cos + x₁ sin) on queries and keys.
+
+    ``cos``, ``sin``: [L, 1, 1, d/2].
+    """
     first, second = qkv_BL3Hd[:, :, :2].chunk(2, dim=-1)
     qk = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(qkv_BL3Hd.dtype)
     return qk[:, :, 0], qk[:, :, 1], qkv_BL3Hd[:, :, 2]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -51,8 +51,16 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """h + gate · drop(mixer(norm(h))), then the same with an MLP; norms and gates as the modulation says."""
 
-    def __init__(self, mixer: Mixer, mlp: nn.Module, norms: Sequence[nn.Module], modulation: Modulation,
-                 dropout: float = 0.0) -> None:
+    mixer: Mixer
+
+    def __init__(
+        self,
+        mixer: Mixer,
+        mlp: nn.Module,
+        norms: Sequence[nn.Module],
+        modulation: Modulation,
+        dropout: float = 0.0,
+    ) -> None:
         """``norms``: before the mixer and before the MLP; ``modulation`` makes six parts; ``dropout`` of branches."""
         super().__init__()
         self.norm1, self.norm2 = norms
@@ -133,7 +141,7 @@ class Stack(CachedBackbone):
     @property
     def has_cache(self) -> bool:
         """Causal, and every mixer keeps a cache."""
-        return self.causal and all(isinstance(block.mixer, CachedMixer) for block in self.blocks)
+        return self.causal and all(isinstance(block.mixer, CachedMixer) for block in self._blocks())
 
     def new_cache(self, batch: int) -> StackCache:
         """An empty cache for ``batch`` sequences.
@@ -143,17 +151,20 @@ class Stack(CachedBackbone):
         """
         if not self.causal:
             raise WorkbenchError(f"backbone {self.type_name!r} sees both sides and keeps no cache; set causal: true")
-        return StackCache(0, tuple(_cached(block.mixer).new_cache(batch) for block in self.blocks))
+        return StackCache(0, tuple(_cached(block.mixer).new_cache(batch) for block in self._blocks()))
 
     def commit(self, x_BL: Tensor, cache: StackCache) -> tuple[Tensor, StackCache]:
         """Append clean tokens: (their features, the longer cache). Hears no σ: they are clean."""
         h_BLD = self.embed(x_BL, cache.length)
         c, h_BLD = self.conditioning(None, h_BLD)
         kept = []
-        for block, old in zip(self.blocks, cache.blocks, strict=True):
+        for block, old in zip(self._blocks(), cache.blocks, strict=True):
             h_BLD, new = block.commit(h_BLD, c, old)
             kept.append(new)
         return self.final(h_BLD, c), StackCache(cache.length + x_BL.shape[1], tuple(kept))
+
+    def _blocks(self) -> list[Block]:
+        return cast("list[Block]", list(self.blocks))
 
 
 def modulate(h_BLD: Tensor, shift: Tensor | None, scale: Tensor | None) -> Tensor:

@@ -61,6 +61,7 @@ class Transformer(Stack):
         super().__init__()
         conditioning = conditioning or ADALN
         self.causal = causal
+        self.head_width = dim // heads
         self.embed = Tokens(states, dim)
         self.conditioning = conditioning.embedding(dim, cond_dim)
 

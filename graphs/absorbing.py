@@ -95,8 +95,8 @@ class Absorbing(Graph):
         nats_R = self._nats(grad_RS.sum(-1), own_R, x_R, sigma_R)
         pull_R1 = (-1.0 / torch.expm1(sigma_R)).to(grad_RS.dtype).unsqueeze(-1)
         grad_RS.scatter_add_(-1, x0_R.unsqueeze(-1), pull_R1)
-        grad_RS.masked_fill_(~self.live(x_R).unsqueeze(-1), 0.0)
-        return nats_R, grad_RS
+        live_R = self.live(x_R)
+        return nats_R, grad_RS if _all(live_R) else grad_RS.masked_fill_(~live_R.unsqueeze(-1), 0.0)
 
     def _nats(self, sums_R: Tensor, own_R: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:
         """The loss of rows from Σ_y s_y and log s_x0; rows that are not live may hold anything (inf, nan)."""
@@ -108,21 +108,37 @@ class Absorbing(Graph):
     def clean_from_score(self, log_score_RS: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:
         """The score itself, normalised over tokens, on masked rows, at any σ; ``x`` itself on the others."""
         log_clean_RV = log_score_RS[..., :-1].log_softmax(-1)
-        masked_R1 = self.live(x_R).unsqueeze(-1)
-        return torch.where(masked_R1, log_clean_RV, self._delta(x_R, log_clean_RV.dtype)[..., :-1].log())
+        return self._settle(log_clean_RV, x_R, -math.inf, 0.0)
 
     def reverse_from_clean(self, log_clean_RV: Tensor, x_R: Tensor, sigma_t_R: Tensor, sigma_s_R: Tensor) -> Tensor:
         """A mask becomes token y with probability ``leave`` · clean(y); a token stays."""
-        leave_R1 = self.leave(sigma_t_R, sigma_s_R).unsqueeze(-1).to(log_clean_RV.dtype)
-        law_RS = torch.cat([log_clean_RV.exp() * leave_R1, 1.0 - leave_R1], -1)
-        return torch.where(self.live(x_R).unsqueeze(-1), law_RS, self._delta(x_R, law_RS.dtype))
+        leave_R = self.leave(sigma_t_R, sigma_s_R).to(log_clean_RV.dtype)
+        law_RS = log_clean_RV.new_empty((*x_R.shape, self.states))
+        torch.exp(log_clean_RV, out=law_RS[..., :-1])
+        law_RS[..., :-1].mul_(leave_R.unsqueeze(-1))
+        law_RS[..., -1] = 1.0 - leave_R
+        return self._settle(law_RS, x_R, 0.0, 1.0)
 
     def reverse_from_score(self, log_score_RS: Tensor, x_R: Tensor, sigma_t_R: Tensor, sigma_s_R: Tensor) -> Tensor:
         """A mask becomes token y with (e^(σ_t−σ_s) − 1)·s_y and stays with the rest (may be < 0)."""
         step_R1 = torch.expm1(sigma_t_R - sigma_s_R).unsqueeze(-1).to(log_score_RS.dtype)
-        tokens_RV = log_score_RS[..., :-1].exp() * step_R1
-        law_RS = torch.cat([tokens_RV, 1.0 - tokens_RV.sum(-1, keepdim=True)], -1)
-        return torch.where(self.live(x_R).unsqueeze(-1), law_RS, self._delta(x_R, law_RS.dtype))
+        law_RS = log_score_RS.exp()
+        law_RS[..., -1] = 0.0
+        law_RS.mul_(step_R1)
+        law_RS[..., -1] = 1.0 - law_RS.sum(-1)
+        return self._settle(law_RS, x_R, 0.0, 1.0)
 
-    def _delta(self, x_R: Tensor, dtype: torch.dtype) -> Tensor:
-        return F.one_hot(x_R, self.states).to(dtype)
+    def _settle(self, law_RS: Tensor, x_R: Tensor, off: float, own: float) -> Tensor:
+        """Rows that are not live hold ``own`` at their token and ``off`` elsewhere; [R, S] or [R, V]."""
+        live_R = self.live(x_R)
+        if _all(live_R):
+            return law_RS
+        law_RS = law_RS.masked_fill(~live_R.unsqueeze(-1), off)
+        at_R = x_R.clamp_max(law_RS.shape[-1] - 1)
+        own_R = gather_own(law_RS, at_R).masked_fill(~live_R, own)
+        return law_RS.scatter_(-1, at_R.unsqueeze(-1), own_R.unsqueeze(-1))
+
+
+def _all(live_R: Tensor) -> bool:
+    """Whether it is *known* that all rows are live: asked on the host only, where the answer costs no waiting."""
+    return live_R.device.type == "cpu" and bool(live_R.all())

@@ -124,11 +124,10 @@ class Graph(Part, ABC, kind="graph", supplied=("vocab",)):
         −inf). A mask holds no clean mass.
         """
         law_RS = log_score_RS.scatter(-1, x_R.unsqueeze(-1), 0.0).softmax(-1)
-        clean_RV = self.push(law_RS, sigma_R, torch.zeros_like(sigma_R))[..., : self.vocab].clamp_min(0)
-        total_R1 = clean_RV.sum(-1, keepdim=True)
-        # where clamping leaves nothing, the score says less of the clean token than rounding does
-        clean_RV = torch.where(total_R1 > 0, clean_RV, law_RS[..., : self.vocab])
-        return (clean_RV / clean_RV.sum(-1, keepdim=True)).log()
+        clean_RV = self.push(law_RS, sigma_R, torch.zeros_like(sigma_R))[..., : self.vocab].clamp_min_(0)
+        # where clamping leaves nothing, the score says less of the clean token than rounding does: uniform
+        clean_RV.add_((clean_RV.sum(-1, keepdim=True) <= 0).to(clean_RV.dtype))
+        return clean_RV.div_(clean_RV.sum(-1, keepdim=True)).log_()
 
     def reverse_from_clean(self, log_clean_RV: Tensor, x_R: Tensor, sigma_t_R: Tensor, sigma_s_R: Tensor) -> Tensor:
         """Law of the state at noise σ_s given ``x`` at σ_t ≥ σ_s and a clean law, [R, S], normalised.
@@ -138,12 +137,14 @@ class Graph(Part, ABC, kind="graph", supplied=("vocab",)):
         σ_t)(x): exact per position where the clean law is (Bayes). Where no clean token could lead to ``x``,
         it stays.
         """
-        clean_RS = F.pad(log_clean_RV.exp(), (0, self.states - self.vocab))
+        clean_RS = log_clean_RV.exp()
+        if self.mask:
+            clean_RS = F.pad(clean_RS, (0, 1))
         law_RS = self.push(clean_RS, torch.zeros_like(sigma_s_R), sigma_s_R)
         joint_RS = self._times_kernel(law_RS, x_R, sigma_s_R, sigma_t_R)
-        total_R1 = joint_RS.sum(-1, keepdim=True)
-        stay_RS = F.one_hot(x_R, self.states).to(joint_RS.dtype)
-        return torch.where(total_R1 > 0, joint_RS / total_R1, stay_RS)
+        lost_R1 = (joint_RS.sum(-1, keepdim=True) <= 0).to(joint_RS.dtype)
+        joint_RS.scatter_add_(-1, x_R.unsqueeze(-1), lost_R1)
+        return joint_RS.div_(joint_RS.sum(-1, keepdim=True))
 
     def reverse_from_score(self, log_score_RS: Tensor, x_R: Tensor, sigma_t_R: Tensor, sigma_s_R: Tensor) -> Tensor:
         """SEDD's analytic (Tweedie) step from σ_t down to σ_s, [R, S] (SEDD eq. 19, official code).

@@ -63,7 +63,8 @@ class Uniform(Graph):
     def push(self, v_RS: Tensor, from_R: Tensor, to_R: Tensor) -> Tensor:
         """e^−Δ v + (1 − e^−Δ) mean(v); Δ < 0 undoes it."""
         delta_R1 = (to_R - from_R).unsqueeze(-1).to(v_RS.dtype)
-        return v_RS * torch.exp(-delta_R1) - torch.expm1(-delta_R1) * v_RS.mean(-1, keepdim=True)
+        pushed_RS = v_RS * torch.exp(-delta_R1)
+        return pushed_RS.sub_(torch.expm1(-delta_R1) * v_RS.mean(-1, keepdim=True))
 
     def _times_kernel(self, law_RS: Tensor, x_R: Tensor, from_R: Tensor, to_R: Tensor) -> Tensor:
         delta_R = to_R - from_R

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -44,7 +44,7 @@ class Look(ABC):
 
     Rows are flat positions b·L + l (int64, on the view's device). Methods that make [R, S] or [R, V] tensors
     make fresh ones, which the caller may overwrite; callers go through ``rows_map``, by chunks. ``x_BL``
-    int64 is on the view's device, ``sigma_B`` float64 on the host.
+    int64 is on the view's device, ``sigma_B`` float64.
     """
 
     x_BL: Tensor
@@ -143,17 +143,9 @@ class State:
         def pick(value: Tensor) -> Tensor:
             return value[parent_B.to(value.device)]
 
-        return State(
-            x_BL=pick(self.x_BL),
-            free_BL=pick(self.free_BL),
-            live_BL=pick(self.live_BL),
-            seq_B=pick(self.seq_B),
-            t_B=pick(self.t_B),
-            s_B=pick(self.s_B),
-            step=self.step,
-            looks=tuple(look.select(parent_B) for look in self.looks),
-            memory={name: pick(value) for name, value in self.memory.items()},
-        )
+        kept: dict[str, Any] = {name: pick(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        looks = tuple(look.select(parent_B) for look in self.looks)
+        return replace(self, **kept, looks=looks, memory={name: pick(value) for name, value in self.memory.items()})
 
 
 @dataclass(frozen=True)
@@ -302,10 +294,9 @@ class Sampler(Part, ABC, kind="sampler", supplied=()):
         process = root.find("process")
         if process is not None:
             part: Any = process.part
-            offers: type[View] = part.offers
-            if not issubclass(offers, cls.needs):
-                others: dict[str, Any] = dict(sorted(cls.registered.items()))
-                fitting = [name for name, other in others.items() if issubclass(offers, other.needs)]
+            if not issubclass(offers := part.offers, cls.needs):
+                known: Mapping[str, Any] = cls.registered
+                fitting = [name for name in sorted(known) if issubclass(offers, known[name].needs)]
                 yield Problem(
                     node.path,
                     f"sampler {cls.type_name!r} needs a {cls.needs.__name__}, and process {part.type_name!r} offers "

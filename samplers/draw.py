@@ -98,7 +98,7 @@ def draw(state: State, law: Law, rng: Rng, graph: Graph, chunk: int) -> Drawn:
     if asked_A.numel() < moved_M.numel():
         rows_K, to_K = rows_R[moved_M[known_M >= 0]], known_M[known_M >= 0]
         live_BL.view(-1)[rows_K] = graph.live(to_K)
-        x_BL.view(-1)[rows_K.to(device)] = to_K.to(device)
+        x_BL.view(-1)[rows_K.to(device, non_blocking=True)] = to_K.to(device, non_blocking=True)
     if asked_A.numel() > 0:
         rows_A = rows_R[asked_A]
         u_A = _numbers(rng, "land", state, rows_A).to(device, non_blocking=True)

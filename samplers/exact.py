@@ -115,10 +115,10 @@ class IidView(ScoreView):
     """The exact score of independent positions with one law over the vocabulary, however large."""
 
     def __init__(self, graph: Graph, noise: Noise, p_V: Tensor, length: int, chunk: int = 64) -> None:
-        """``p_V``: the law of every clean token, positive."""
+        """``p_V``: the law of every clean token, positive; its device is the view's."""
         self.graph, self.noise, self.chunk = graph, noise, chunk
         self.log_p_V = (p_V.double() / p_V.double().sum()).log()
-        self.device, self.vocab, self.length, self.calls = CPU, graph.vocab, length, 0
+        self.device, self.vocab, self.length, self.calls = p_V.device, graph.vocab, length, 0
 
     def look(self, x_BL: Tensor, sigma_B: Tensor, told_B: Tensor | None = None) -> IidLook:
         """What the exact score says; ``told_B`` makes no difference to it."""
@@ -151,13 +151,13 @@ class IidLook(Look):
 
     def select(self, parent_B: Tensor) -> IidLook:
         """See the base."""
-        return IidLook(self.view, self.x_BL[parent_B], self.sigma_B[parent_B], self.log_p_S)
+        return IidLook(self.view, self.x_BL[parent_B.to(self.x_BL.device)], self.sigma_B[parent_B], self.log_p_S)
 
     def _noised(self) -> Tensor:
         """log law of a state at σ, [S]; counts a network's call where a network would run."""
         if self.log_p_S is None:
             self.view.calls += 1
-            sigma_1 = self.sigma_B[:1]
+            sigma_1 = self.sigma_B[:1].to(self.view.device, non_blocking=True)
             p_1S = torch.nn.functional.pad(self.view.log_p_V.exp(), (0, self.view.graph.states - self.view.vocab))
             self.log_p_S = self.view.graph.push(p_1S[None], torch.zeros_like(sigma_1), sigma_1)[0].log()
         return self.log_p_S
@@ -180,8 +180,8 @@ class ExactNextToken(NextTokenView):
         self.calls += 1
         x_BL = torch.cat([cache, x_Bn], -1)
         seen = x_BL.shape[1]
-        p_BV = self.joint.sum(tuple(range(seen + 1, self.length)))[tuple(x_BL.unbind(-1))]
-        return (p_BV / p_BV.sum(-1, keepdim=True)).log().reshape(len(x_BL), -1), x_BL
+        p_BV = self.joint.reshape(*self.joint.shape[: seen + 1], -1).sum(-1)[tuple(x_BL.unbind(-1))]
+        return (p_BV / p_BV.sum(-1, keepdim=True)).log().expand(len(x_BL), -1), x_BL
 
 
 def zipf(vocab: int, offset: float = 2.7, exponent: float = 1.07) -> Tensor:

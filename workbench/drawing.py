@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def template(
     """
     strays = [text for text in overrides if not text.startswith("sampler.")]
     if strays:
-        raise WorkbenchError(f"only sampler settings can be changed when sampling, as in sampler.steps=32; not: {strays[0]}")
+        raise WorkbenchError(f"sampling changes sampler settings only, as in sampler.steps=32; not {strays[0]!r}")
     if sum(given is not None and given != [] for given in (prefix, infill, list(fixed))) > 1:
         raise WorkbenchError("give one of --prefix, --infill and --fix")
     opened = open_trained(path, which, overrides)
@@ -85,7 +86,7 @@ def template(
             ids = tokenizer.encode(text).tolist()
             if position + len(ids) > len(tokens):
                 raise WorkbenchError(
-                    f"{text!r} is {len(ids)} tokens: from position {position} it ends beyond the {len(tokens)} positions"
+                    f"{text!r} is {len(ids)} tokens: from position {position} it ends beyond {len(tokens)}"
                 )
             tokens[position : position + len(ids)] = ids
     if not 0 < len(tokens) <= block:
@@ -131,7 +132,7 @@ def _spans(row: Sequence[int], given: Sequence[int], tokenizer: Tokenizer) -> li
     """The text in runs of given and drawn tokens."""
     edges = [0, *(i for i in range(1, len(row)) if (given[i] >= 0) != (given[i - 1] >= 0)), len(row)]
     return [
-        (tokenizer.decode(row[a:b], eos="\n\n"), given[a] >= 0) for a, b in zip(edges[:-1], edges[1:], strict=True)
+        (tokenizer.decode(row[a:b], eos="\n\n"), given[a] >= 0) for a, b in itertools.pairwise(edges)
     ]
 
 

@@ -97,13 +97,16 @@ class Examiner:
         found: list[Samples] = []
         numbers = np.arange(count)
         for piece in _pieces(numbers, batch):
-            canvas = Canvas.blank(len(piece), self.model.length, first=int(piece[0]))
-            done = int(piece[0])
-            found.append(self.draw(canvas, lambda share, done=done, n=len(piece): tell("samples", (done + share * n) / count)))
+            done, more = int(piece[0]), len(piece)
+
+            def heard(share: float, done: int = done, more: int = more) -> None:
+                tell("samples", (done + share * more) / count)
+
+            found.append(self.draw(Canvas.blank(more, self.model.length, first=done), heard))
         tokens = np.concatenate([samples.tokens_BL.numpy() for samples in found])
         return Drawn(
             tokens_NL=tokens,
-            texts=[self.model.tokenizer.decode(row) for row in tokens],
+            texts=[self.model.tokenizer.decode(row, eos="\n\n") for row in tokens],
             seconds=math.fsum(samples.seconds for samples in found),
             calls=float(np.mean([samples.calls for samples in found])),
             batch=batch,
@@ -131,7 +134,7 @@ def real_texts(blocks: Blocks, count: int) -> Texts:
     """``count`` held-out blocks as texts, evenly spread (all where there are fewer)."""
     chosen = spread(count, len(blocks))
     tokens = blocks[chosen]
-    return Texts(tokens, [blocks.tokenizer.decode(row) for row in tokens])
+    return Texts(tokens, [blocks.tokenizer.decode(row, eos="\n\n") for row in tokens])
 
 
 def cost_of(log: Sequence[Mapping[str, Any]], model: Model, device: str) -> Cost:

@@ -130,7 +130,8 @@ def _evaluators(resolved: Resolved, model: Model, data: Prepared, rng: Rng) -> l
 
         return Evaluator(name, evaluation.every, run)
 
-    return [evaluator(name, evaluation) for name, evaluation in assemble.evaluations(resolved).items() if evaluation.every]
+    named = assemble.evaluations(resolved).items()
+    return [evaluator(name, evaluation) for name, evaluation in named if evaluation.every]
 
 
 def _figures(values: list[Value]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def save(net: Transformer) -> dict[str, Tensor]:
         WorkbenchError: ``net`` has parameters that the official layout has no place for.
     """
     state = to_theirs(net.state_dict(), entries(len(net.blocks)))
-    width = net.blocks[0].mixer.dim // net.blocks[0].mixer.heads
+    width = net.head_width
     steps = torch.arange(0, width, 2, dtype=torch.float32)
     return state | {ROTARY: 1.0 / BASE ** (steps / width)}
 

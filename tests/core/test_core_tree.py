@@ -136,7 +136,7 @@ def test_merge(parent, child, merged):
 )  # fmt: skip
 def test_files_that_are_no_recipes(tmp_path, files, words):
     write(tmp_path, **files)
-    with pytest.raises(TreeError, match=None) as caught:
+    with pytest.raises(TreeError) as caught:
         load_tree(tmp_path / "top.yaml")
     assert words in str(caught.value)
 
@@ -181,4 +181,4 @@ def test_the_hash_is_of_the_content():
     assert stable_hash({"a": 1}) != stable_hash({"a": "1"})
     assert stable_hash({"a": -0.0}) == stable_hash({"a": 0})
     # fixed for ever: run folders are found by it
-    assert stable_hash({"a": [1, "σ", None, 1e-4]}) == "PIN"
+    assert stable_hash({"a": [1, "σ", None, 1e-4]}) == "2a70459436800e52"

@@ -65,7 +65,7 @@ def test_report_of_two_runs(pair: list[Path], tmp_path: Path) -> None:
     assert not page.open
     assert page.sources == []
     assert page.tags.count("svg") == 5 + 2
-    text = " ".join(page.text)
+    text = " ".join(page.text).replace("\u00a0", " ")
     for shown in ("≤ 1.812 ± 0.015", "1.603 ± 0.015", "≥ 30.8 %", "held-out text", "39,000", "3.42 M", "95.4 %"):
         assert shown in text
         assert shown in written.markdown.read_text(encoding="utf-8").replace("\\", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -48,22 +49,23 @@ def test_one_law_is_bayes_reverse_kernel_at_each_position(
 @worlds
 @pytest.mark.parametrize("rule", list(RULES))
 def test_whole_sampler_goes_to_the_truth_at_first_order(name: str, rule: str) -> None:
-    """Factorised steps: the error halves, to a tenth, when the steps double, and ends small."""
+    """Factorised steps: the error halves, to a tenth, when the steps double, and ends small.
+
+    Euler's falls faster while long steps still ask for more than all to leave (and are clamped).
+    """
     p0, view = law_and_view(name, 2)
     errors = [
         oracle.total_variation(on_tokens(law_of(reverse(rule, steps), view), view.vocab), p0) for steps in (32, 64, 128)
     ]
     print(f"{name} {rule}: total variation {errors}")
     assert errors[-1] < 0.01
-    for coarse, fine in zip(errors[:-1], errors[1:], strict=True):
-        assert 1.75 < coarse / fine < 2.25
+    for coarse, fine in itertools.pairwise(errors):
+        assert 1.75 < coarse / fine < (2.25 if rule != "euler" else 3)
 
 
 def test_three_positions() -> None:
     p0, view = law_and_view("absorbing", 3)
-    errors = [
-        oracle.total_variation(on_tokens(law_of(reverse("analytic", n), view), view.vocab), p0) for n in (16, 64)
-    ]
+    errors = [oracle.total_variation(on_tokens(law_of(reverse("analytic", n), view), view.vocab), p0) for n in (16, 64)]
     assert errors[1] < 0.01 and errors[0] / errors[1] > 3.5
 
 
@@ -93,7 +95,7 @@ def test_euler_is_first_order_at_one_position(name: str) -> None:
         for steps in (128, 256, 512)
     ]
     print(f"{name}: {errors}")
-    for coarse, fine in zip(errors[:-1], errors[1:], strict=True):
+    for coarse, fine in itertools.pairwise(errors):
         assert 1.8 < coarse / fine < 2.2
 
 
@@ -103,9 +105,7 @@ def test_euler_is_first_order_on_absorbing_too() -> None:
     p0 = oracle.random_joint(4, 1, seed=7)
     view = ExactView(graph, Cosine(1e-9), torch.from_numpy(p0))
     # half-way the masks that are left show the pace; after the clean-up one position is exact at any pace
-    left = [
-        float(law_of(Reverse(Euler(), Uniform(0.3), steps, cleanup=False), view)[-1]) for steps in (64, 128, 256)
-    ]
+    left = [float(law_of(Reverse(Euler(), Uniform(0.3), steps, cleanup=False), view)[-1]) for steps in (64, 128, 256)]
     right = float(-torch.expm1(-view.sigma(torch.tensor(0.3, dtype=torch.float64))))
     errors = [abs(one - right) for one in left]
     assert 1.8 < errors[0] / errors[1] < 2.2 and 1.8 < errors[1] / errors[2] < 2.2
@@ -149,7 +149,9 @@ def test_conditioning_elsewhere_is_measured(name: str) -> None:
     got = [on_tokens(law_of(reverse("analytic", steps), view, canvas), view.vocab) for steps in (64, 256)]
     errors = [oracle.total_variation(law, truth) for law in got]
     unconditional = oracle.total_variation(marginal, truth)
-    print(f"{name}, given the first: total variation {errors} to the conditional law ({unconditional:.3f} unconditional)")
+    print(
+        f"{name}, given the first: total variation {errors} to the conditional law ({unconditional:.3f} unconditional)"
+    )
     assert got[1][0].sum() == 0
     assert errors[1] < unconditional
     assert errors[1] > 1e-3, "exact after all? then say so in the docs of `reverse`"

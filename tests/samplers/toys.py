@@ -65,7 +65,7 @@ def chi_square(tokens_BL: Tensor, law: oracle.Array) -> float:
 
 
 class TwoLooks(Predictor):
-    """A rule of two stages: half the way by one look, the rest by the mean of that look's and a second look's clean law."""
+    """A rule of two stages: half the way by one look, the rest by the mean of two looks' clean laws."""
 
     stages = 2
     blind = True

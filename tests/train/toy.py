@@ -121,7 +121,7 @@ class Ticks:
     def __call__(self, step, shell):
         assert not shell.training
         time.sleep(self.delay)
-        total = float(sum(p.double().sum() for p in shell.parameters()))
+        total = float(sum(p.detach().double().sum() for p in shell.parameters()))
         self.seen.append((step, total))
         return {"total": total, "text": f"at {step}\n<b>"}
 

@@ -36,10 +36,11 @@ EPILOG = "Start with `workbench quickstart`, or `workbench list`. Help on one co
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser, modules = _parser(arguments)
-    args = parser.parse_args(arguments)
+    args, unknown = _parser(arguments).parse_known_args(arguments)
+    if unknown:
+        args._own.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
-        status = int(modules[args.command].run(args))  # type: ignore[attr-defined]
+        status = int(args._act(args))
         sys.stdout.flush()
         return status
     except WorkbenchError as error:
@@ -59,21 +60,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _parser(arguments: Sequence[str]) -> tuple[argparse.ArgumentParser, dict[str, object]]:
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """A parser that knows all commands by name and one of them by heart."""
     parser = _Parser(prog="workbench", description="Score-entropy discrete diffusion, from recipes.", epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"workbench {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     asked = next((word for word in arguments if not word.startswith("-")), "")
-    modules: dict[str, object] = {}
     for name, (module, text) in COMMANDS.items():
         own = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         own.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         if name == asked:
-            modules[name] = importlib.import_module(module)
-            modules[name].configure(own)  # type: ignore[attr-defined]
-    return parser, modules
+            command = importlib.import_module(module)
+            command.configure(own)
+            own.set_defaults(_act=command.run, _own=own)  # names that no argument of a command takes
+    return parser
 
 
 class _Parser(argparse.ArgumentParser):

@@ -75,19 +75,21 @@ def scan(files: Sequence[Path] = ()) -> Index:
     ]
     known = [source for source in sources if source is not None]
     kinds: dict[str, Entry] = {}
-    kind_of: dict[str, str] = {}  # class name → kind, for the decorators
+    kind_of: dict[tuple[str, str], str] = {}  # (module, class) and ("", class) → kind, for the decorators
     for source in known:
         for node in _classes(source.tree.body):
             kind = _declared_kind(node)
             if kind:
                 kinds.setdefault(kind, _entry(source, node, kind, ""))
-                kind_of[node.name] = kind
+                kind_of[source.module or str(source.file), node.name] = kind
+                kind_of.setdefault(("", node.name), kind)
     parts: dict[tuple[str, str], Entry] = {}
     for source in known:
-        aliases = _aliases(source.tree)
+        here, imported = source.module or str(source.file), _imported(source.tree)
         for node in _classes(source.tree.body):
             for base, name in _registrations(node):
-                of = kind_of.get(aliases.get(base, base))
+                there = imported.get(base, ("", base))
+                of = kind_of.get((here, base)) or kind_of.get(there) or kind_of.get(("", there[1]))
                 if of is not None:
                     parts.setdefault((of, name), _entry(source, node, of, name))
     return Index(dict(sorted(kinds.items())), tuple(entry for _, entry in sorted(parts.items())))
@@ -219,14 +221,13 @@ def _registrations(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
             )
 
 
-def _aliases(tree: ast.Module) -> dict[str, str]:
-    """Names imported under another: ``from graphs.base import Graph as G``."""
+def _imported(tree: ast.Module) -> dict[str, tuple[str, str]]:
+    """Local name → (module, class) of what is imported by name: ``from graphs.base import Graph as G``."""
     return {
-        alias.asname: alias.name
+        alias.asname or alias.name: (node.module or "", alias.name)
         for node in tree.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
-        if alias.asname
     }
 
 

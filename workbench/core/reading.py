@@ -139,8 +139,8 @@ def _resolver(kind: str, pattern: str, first: str) -> None:
     )
 
 
-_resolver("null", r"~|null|Null|NULL|$", "~nN")
-_resolver("bool", r"(?:true|True|TRUE|false|False|FALSE)$", "tTfF")
-_resolver("int", r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F]+)$", "-+0123456789")
-_resolver("float", r"[-+]?(?:(?:[0-9][0-9_]*\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|\.inf|\.nan)$", "-+.0123456789")
+_resolver("null", r"(?:~|null|Null|NULL|)\Z", "~nN")
+_resolver("bool", r"(?:true|True|TRUE|false|False|FALSE)\Z", "tTfF")
+_resolver("int", r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F]+)\Z", "-+0123456789")
+_resolver("float", r"[-+]?(?:(?:[0-9][0-9_]*\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|\.inf|\.nan)\Z", "-+.0123456789")
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_integer)

@@ -1,7 +1,7 @@
 """JSON Schema of a recipe, for editors: completion, docs on hover, and a red line under what does not fit.
 
-It describes a file as it is written: a child of ``extends`` may leave anything out, a part may be a bare
-name.
+It describes a file as it is written: parents and children of ``extends`` leave things out, so nothing is required
+here (``workbench check`` says what is missing); a part may be a bare name.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ def json_schema(section: type[Part]) -> dict[str, Any]:
         "pattern": r"\.ya?ml$",
         "description": "one parent recipe, relative to this file; what stands here goes over it",
     }
-    required = [name for name, setting in parts.settings(section).items() if setting.required]
-    top["anyOf"] = [{"required": ["extends"]}, {"required": required}]
     return {"$schema": DIALECT, "title": section.__name__, **top, "$defs": dict(sorted(definitions.items()))}
 
 
@@ -51,7 +49,7 @@ def _kind(kind: type[Part], definitions: dict[str, Any]) -> dict[str, Any]:
         key = f"{kind.kind}:{name}"
         definitions[key] = _object(part, definitions)
         definitions[key]["properties"] = {"type": {"const": name}} | definitions[key]["properties"]
-        condition = {"properties": {"type": {"const": name}}, "required": ["type"]}
+        condition = {"type": "object", "properties": {"type": {"const": name}}, "required": ["type"]}
         branches.append({"if": condition, "then": {"$ref": f"#/$defs/{key}"}})
     return {
         "description": parts.summary(kind),

@@ -139,8 +139,9 @@ def shown(value: Any) -> str:
 
 
 def join(path: str, name: Any) -> str:
-    """A dotted path one step down."""
-    return f"{path}.{name}" if path else str(name)
+    """A dotted path one step down; names that would not be told apart in it stand in quotes."""
+    step = name if isinstance(name, str) and re.fullmatch(r"[^\s'\"]+", name) else shown(name)
+    return f"{path}.{step}" if path else str(step)
 
 
 @functools.cache
@@ -206,7 +207,7 @@ def _fault(annotation: Any, loc: tuple[Any, ...], value: Any) -> Fault:
     if choices and isinstance(value, str):
         near = did_you_mean(value, map(str, choices)).partition(" Known:")[0]
         remedy = f".{near}" if near else ""
-    elif annotation is str and isinstance(value, (int, float)):
+    elif WORDS[str] in describe(annotation) and isinstance(value, (int, float)):
         remedy = " (put it in quotes)"
     elif isinstance(value, float) and not math.isfinite(value):
         remedy = " (finite)"

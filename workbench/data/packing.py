@@ -156,7 +156,8 @@ def _write(
     documents = sum(done.documents for done in chunks)
     if not documents:
         raise DataError(
-            f"the {split} split of corpus `{corpus.type_name}` holds no text: check its files and how they are split"
+            f"the {split} split of corpus `{corpus.type_name}` holds no text: check its files, and how they are "
+            "split into documents (every tenth can be held out only where there are as many)"
         )
     if corpus.digest() != made_of:
         tokens.unlink()

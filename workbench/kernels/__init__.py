@@ -1,0 +1,1 @@
+"""Fast ways of computing, each beside its plain-torch reference."""

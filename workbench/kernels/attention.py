@@ -22,8 +22,8 @@ from workbench.kernels.precision import full_precision
 Kernel = Literal["auto", "sdpa", "matmul", "xformers", "reference"]
 """Which implementation of attention: "auto" lets the dispatcher choose."""
 
-SMALL = 512 * 512
-"""Scores per head up to which the whole matrix may be held."""
+SMALL = 1 << 25
+"""Scores of a whole batch, B·H·L·T, up to which they may be held (64 MiB in bfloat16)."""
 
 
 def attention(
@@ -36,7 +36,7 @@ def attention(
     Raises:
         WorkbenchError: the asked kernel cannot run here.
     """
-    small = q_BLHd.shape[1] * k_BTHd.shape[1] <= SMALL
+    small = q_BLHd.shape[0] * q_BLHd.shape[1] * q_BLHd.shape[2] * k_BTHd.shape[1] <= SMALL
     implementation, _ = ATTENTION.pick(kernel, device=q_BLHd.device.type, dtype=q_BLHd.dtype, small=small)
     return implementation(q_BLHd, k_BTHd, v_BTHd, causal, dropout)
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from workbench.core.errors import WorkbenchError
 from workbench.core.part import did_you_mean
 
@@ -49,7 +51,7 @@ class Dispatcher:
         """``candidates``: in order of preference under "auto"; the last should run everywhere."""
         self.operation = operation
         self.candidates = {candidate.name: candidate for candidate in candidates}
-        self._picked: dict[tuple[Any, ...], tuple[Callable[..., Any], str]] = {}
+        self._picked: dict[tuple[Any, ...], tuple[str, str]] = {}
         self._log: dict[tuple[str, str], str] = {}
         DISPATCHERS.append(self)
 
@@ -59,13 +61,21 @@ class Dispatcher:
         Raises:
             WorkbenchError: the asked one is unknown or cannot run here, with the reason and what to install.
         """
+        name, why = self.choose(asked, **where)
+        return self.candidates[name].implementation, why
+
+    @torch.compiler.assume_constant_result  # asked once while tracing, not traced: the answer does not change
+    def choose(self, asked: str = "auto", **where: Any) -> tuple[str, str]:
+        """(name, why) of what ``pick`` picks, remembered.
+
+        Raises:
+            WorkbenchError: as ``pick``.
+        """
         key = (asked, *where.values())
         found = self._picked.get(key)
         if found is None:
-            name, why = self._choose(asked, where)
-            found = self.candidates[name].implementation, why
-            self._picked[key] = found
-            self._log[name, why] = asked
+            found = self._picked[key] = self._choose(asked, where)
+            self._log[found] = asked
         return found
 
     def picked(self) -> list[dict[str, str]]:
@@ -90,7 +100,7 @@ class Dispatcher:
             if reason is not None:
                 raise WorkbenchError(self._refusal(self.candidates[asked], reason))
             return asked, "asked for"
-        refused = []
+        refused: list[str] = []
         for candidate in self.candidates.values():
             reason = candidate.available(**where) or candidate.advisable(**where)
             if reason is None:

@@ -15,8 +15,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-CPU_CHUNK_BYTES = 12 << 20
-"""Bytes of one chunk × vocabulary buffer on a CPU: it stays in the last-level cache between its few passes."""
+CPU_CHUNK_BYTES = 48 << 20
+"""Bytes of one chunk × vocabulary buffer on a CPU. Smaller ones stay in the cache, but each adds to the gradient of
+the whole head."""
 DEVICE_CHUNK_BYTES = 512 << 20
 """The same on an accelerator: large enough that launches do not show."""
 
@@ -150,16 +151,19 @@ class _FusedRows(torch.autograd.Function):
                 total = total + (weight_R[piece].to(nats.dtype) * nats).sum()
                 nats_R.append(nats)
                 aux_RK.append(aux)
-        ctx.save_for_backward(grad_h, grad_w, grad_b)
+        ctx.grads = (grad_h, grad_w, grad_b)  # made here, seen by nobody else: scaled in place below
         nats, aux = torch.cat(nats_R), torch.cat(aux_RK)
         ctx.mark_non_differentiable(nats, aux)
         return total, nats, aux
 
     @staticmethod
     def backward(ctx: Any, grad_total: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
-        grads = tuple(
-            None if grad is None else grad * grad_total.to(grad.dtype) for grad in ctx.saved_tensors
-        )
+        if ctx.grads is None:
+            raise RuntimeError("the fused rows' gradient can be taken once; compute the loss again")
+        grads, ctx.grads = ctx.grads, None
+        for grad in grads:
+            if grad is not None:
+                grad.mul_(grad_total.to(grad.dtype))
         return (*grads, None, None, None, None)
 
 

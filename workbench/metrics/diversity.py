@@ -131,9 +131,7 @@ class KnownWords(Metric):
                 np.array([len(one) for one in words], dtype=np.float64),
             )
 
-        return [
-            _beside_real(self, self.type_name, evidence, share, note="a word between white space, any case")
-        ]
+        return [_beside_real(self, self.type_name, evidence, share, note="a word between white space, any case")]
 
 
 # --- counting -----------------------------------------------------------------------------------------------
@@ -196,9 +194,7 @@ def distinct(tokens_NL: Ints, n: int) -> Estimate:
     pairs = np.unique(np.arange(sequences)[:, None] * kinds + ids_NG)
     row, gram = pairs // kinds, pairs % kinds
     lonely = np.bincount(gram, minlength=kinds)[gram] == 1  # n-grams of one sequence only: lost without it
-    without_N = (kinds - np.bincount(row[lonely], minlength=sequences)) / max(
-        1, (sequences - 1) * per_sequence
-    )
+    without_N = (kinds - np.bincount(row[lonely], minlength=sequences)) / max(1, (sequences - 1) * per_sequence)
     return jackknife(kinds / ids_NG.size, without_N)
 
 
@@ -250,9 +246,7 @@ def _beside_real(
     note: str = "",
 ) -> Value:
     """``figure`` of the samples beside that of real text, each with a bootstrap interval over sequences."""
-    found, real = (
-        bootstrap_ratio(f.above_N, f.below_N) for f in (figure(evidence.samples), figure(evidence.real))
-    )
+    found, real = (bootstrap_ratio(f.above_N, f.below_N) for f in (figure(evidence.samples), figure(evidence.real)))
     method = f"over sequences; BCa bootstrap, {RESAMPLES} resamples"
     return _value(metric, name, found, real, unit, method, note)
 

@@ -68,9 +68,7 @@ class UnigramBitsPerByte(Metric):
         return [likelihood_value(self, exact, found, "bits/byte", {})]
 
 
-def unigram_nats(
-    tokens_BL: npt.NDArray[np.int64], counts_V: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
+def unigram_nats(tokens_BL: npt.NDArray[np.int64], counts_V: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """Code length [B] in nats of blocks under add-one smoothed token frequencies."""
     counts = np.asarray(counts_V, dtype=np.float64) + 1.0
     return np.asarray(-np.log(counts / counts.sum())[tokens_BL].sum(axis=1))

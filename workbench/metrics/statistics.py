@@ -104,14 +104,10 @@ def bootstrap_ratio(
     means = np.empty(resamples)
     rows = max(1, _CHUNK // n)
     for start in range(0, resamples, rows):
-        weight_RN = rng.multinomial(n, np.full(n, 1 / n), size=min(rows, resamples - start)).astype(
-            np.float64
-        )
+        weight_RN = rng.multinomial(n, np.full(n, 1 / n), size=min(rows, resamples - start)).astype(np.float64)
         bottom = weight_RN @ below
         # A resample without a single unit of the denominator says nothing: it repeats the estimate.
-        means[start : start + rows] = np.where(bottom > 0, weight_RN @ above, value) / np.where(
-            bottom > 0, bottom, 1
-        )
+        means[start : start + rows] = np.where(bottom > 0, weight_RN @ above, value) / np.where(bottom > 0, bottom, 1)
     levels = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     if method == "bca":
         levels = _bca_levels(levels, means, value, above, below)
@@ -160,9 +156,7 @@ def paired_difference(a_N: Floats, b_N: Floats) -> Estimate:
     return ratio(a - b, np.ones(len(a)))
 
 
-def _bca_levels(
-    levels: list[float], means: Floats, value: float, above: Floats, below: Floats
-) -> list[float]:
+def _bca_levels(levels: list[float], means: Floats, value: float, above: Floats, below: Floats) -> list[float]:
     normal = NormalDist()
     share = float((means < value).mean() + 0.5 * (means == value).mean())
     without_bottom = below.sum() - below

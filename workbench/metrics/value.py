@@ -43,9 +43,7 @@ class Value:
         """Plain data for JSON: no number that is not finite, no field at its default."""
         data = {key: _finite(value) for key, value in asdict(self).items()}
         usual = {f.name: f.default for f in fields(self)}
-        return {
-            k: v for k, v in data.items() if k in ("name", "value") or (v != usual[k] and v not in ({}, None))
-        }
+        return {k: v for k, v in data.items() if k in ("name", "value") or (v != usual[k] and v not in ({}, None))}
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Value:

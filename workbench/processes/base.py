@@ -138,9 +138,6 @@ class Process(Part, ABC, kind="process", supplied=("vocab", "eos", "length")):
         """Say where the network will run; batches stay on the host until they are moved."""
         self.device = device
 
-    def compile_chunks(self) -> None:
-        """Compile the chunk function, where a process offers that. Called once if the recipe asks to compile."""
-
     rows: RowFunction
     """What the fused kernel does with a chunk of head outputs."""
 

@@ -66,9 +66,8 @@ class Diffusion(Process):
         self, x0_BL: npt.NDArray[np.int64], seq_B: npt.NDArray[np.int64], step: int, rng: Rng
     ) -> Noised:
         """Draw times and noise; keep the live rows, padded to a few rows more with weight 0."""
-        batch, length = x0_BL.shape
         t_B, draw_B = self.times.draw(seq_B, step, rng)
-        u_BL = rng.uniform("corrupt", step, seq_B, length)
+        u_BL = rng.uniform("corrupt", step, seq_B, x0_BL.shape[1])
         return self.noised(x0_BL, t_B, draw_B, u_BL)
 
     def noised(

@@ -51,15 +51,14 @@ class DenoiserLook(Look):
 
     def __init__(self, view: DenoiserView, x_BL: Tensor, sigma_B: Tensor, told_B: Tensor | None) -> None:
         """``sigma_B``: the σ of the law; ``told_B``: what the network hears instead, if given."""
-        self.view, self.x_BL = view, x_BL
-        self.sigma_B = sigma_B.to(view.device)
-        self._told_B = self.sigma_B if told_B is None else told_B.to(view.device)
+        self.view, self.x_BL, self.sigma_B = view, x_BL, sigma_B
+        self._told_B = sigma_B if told_B is None else told_B
         self._h_BLD: Tensor | None = None
-        self._parent_B: Tensor | None = None
 
     def _outputs(self, rows_R: Tensor) -> Tensor:
         if self._h_BLD is None:
-            self._h_BLD = self.view.shell(features, self.x_BL, self._told_B.to(torch.float32))
+            told_B = self._told_B.to(self.view.device, torch.float32, non_blocking=True)
+            self._h_BLD = self.view.shell(features, self.x_BL, told_B)
             self.view.calls += 1
         return self.view.shell(_head, gather_features(self._h_BLD, rows_R))
 
@@ -75,13 +74,15 @@ class DenoiserLook(Look):
 
     def select(self, parent_B: Tensor) -> Look:
         """This look for a batch descended from it."""
-        chosen = DenoiserLook(self.view, self.x_BL[parent_B], self.sigma_B[parent_B], self._told_B[parent_B])
+        host_B = parent_B.to(self.sigma_B.device)
+        chosen = DenoiserLook(self.view, self.x_BL[parent_B], self.sigma_B[host_B], self._told_B[host_B])
         if self._h_BLD is not None:
             chosen._h_BLD = self._h_BLD[parent_B]
         return chosen
 
     def _at(self, rows_R: Tensor) -> tuple[Tensor, Tensor]:
-        return self.x_BL.reshape(-1)[rows_R], self.sigma_B[rows_R // self.x_BL.shape[1]]
+        sigma_B = self.sigma_B.to(self.view.device, non_blocking=True)
+        return self.x_BL.reshape(-1)[rows_R], sigma_B[rows_R // self.x_BL.shape[1]]
 
 
 class LeftToRightView(NextTokenView):

@@ -37,7 +37,7 @@ def page(runs: Sequence[Run], table: Table, plots: Sequence[Plot], date: str) ->
     return _template("page.html").substitute(
         title=escape(words.title(runs)),
         style=_text("style.css"),
-        lead=f'<p class="lead">{escape(words.summary(runs))}</p>{remarks}',
+        lead=f'<p class="lead">{escape(words.summary(runs)).replace(" ± ", "&nbsp;± ")}</p>{remarks}',
         body="\n".join(part for part in parts if part),
         footer=f"Made {escape(date)} from what the run folders hold; nothing was trained or evaluated anew.",
     )

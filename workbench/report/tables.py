@@ -96,7 +96,7 @@ COLUMNS = (
     Column("known_words", "known", "words", percent),
     Column("train_tokens_per_second", "training", "tokens/s", significant),
     Column("sample_tokens_per_second", "sampling", "tokens/s", significant),
-    Column("parameters", "size", "parameters", millions),
+    Column("parameters", "size", "(parameters)", millions),
 )
 """What the table shows, where a run has it."""
 
@@ -191,11 +191,10 @@ def _notes(runs: Sequence[Run], values: Sequence[dict[str, Value | None]], colum
                 yield f"{run.label}, {column.head}: {value.error or 'no value'}"
 
 
-def print_table(runs: Iterable[Run | Path | str], console: object | None = None) -> None:
+def print_table(runs: Iterable[Path | str], console: object | None = None) -> None:
     """The main table on a terminal: runs as rows where they fit, as columns where the terminal is narrow."""
     from rich.console import Console
 
     from workbench.report.terminal import show
 
-    read = [run if isinstance(run, Run) else collect([run])[0] for run in runs]
-    show(main_table(read), console if isinstance(console, Console) else Console())
+    show(main_table(collect(runs)), console if isinstance(console, Console) else Console())

@@ -98,10 +98,10 @@ class Log:
         if self._board:
             _show(self._board, record)
 
-    def hparams(self, settings: Mapping[str, Any], figures: Mapping[str, float]) -> None:
-        """Add the run to TensorBoard's table of hyperparameters."""
+    def hparams(self, settings: Mapping[str, Any], step: int) -> None:
+        """Add the run to TensorBoard's table of hyperparameters, with the last value of every figure."""
         if self._board:
-            add_hparams(self._board, settings, figures)
+            show_hparams(Path(self._board.log_dir), settings, self.last, step)
 
     def close(self) -> None:
         """Flush and close both."""
@@ -122,7 +122,7 @@ class NoLog:
     def write(self, *record: Any, **more: Any) -> None:
         """Nothing."""
 
-    def hparams(self, settings: Mapping[str, Any], figures: Mapping[str, float]) -> None:
+    def hparams(self, settings: Mapping[str, Any], step: int) -> None:
         """Nothing."""
 
     def close(self) -> None:
@@ -140,9 +140,13 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def add_hparams(board: SummaryWriter, settings: Mapping[str, Any], figures: Mapping[str, float]) -> None:
-    """One row of TensorBoard's HParams: what was set beside what came out, in the run's own folder (not a child)."""
-    board.add_hparams(flat(settings), dict(figures), run_name=".")
+def show_hparams(board: Path, settings: Mapping[str, Any], figures: Mapping[str, float], step: int) -> None:
+    """One row of TensorBoard's HParams: what was set beside what came out (as ``final/…``), in the run's own folder."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(board)) as writer:
+        last = {f"final/{name}": value for name, value in figures.items()}
+        writer.add_hparams(flat(settings), last, run_name=".", global_step=step)
 
 
 def _number(value: float) -> float | None:

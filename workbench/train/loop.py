@@ -127,7 +127,7 @@ class Trainer:
                     self.interrupts.number,
                 )
             if self.hparams is not None:
-                self.log.hparams(self.hparams, self.log.last)
+                self.log.hparams(self.hparams, self.step)
             return Outcome(self.step, self.seconds, self.tokens, reason, dict(self.log.last))
 
     # --- an update ----------------------------------------------------------------------------------------------
