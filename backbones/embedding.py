@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workbench.core.errors import WorkbenchError
 
 
 class Tokens(nn.Module):
-    """A table of token vectors, uniform in ±1/√D as SEDD begins (kaiming_uniform with a = √5)."""
+    """A table of token vectors, uniform in ±1/√D as SEDD begins (kaiming_uniform with a = √5).
 
-    def __init__(self, states: int, dim: int) -> None:
-        """``states``: number of input ids."""
+    With ``reach``, each position also adds what the tokens up to ``reach`` places away say to it, by one further
+    table for each offset: local word order without an attention layer having to find it. Outside of the sequence
+    stands an id of its own, whose vectors are zero.
+    """
+
+    def __init__(self, states: int, dim: int, reach: int = 0, causal: bool = False) -> None:
+        """``states``: number of input ids; ``causal``: only offsets to the left."""
         super().__init__()
+        self.states, self.reach = states, reach
+        self.offsets = [*range(-reach, 0), *(() if causal else range(1, reach + 1))]
+        self.right = 0 if causal else reach
         self.table = nn.Embedding(states, dim)
-        nn.init.uniform_(self.table.weight, -(dim**-0.5), dim**-0.5)
+        self.beside = nn.ModuleList(nn.Embedding(states + 1, dim, padding_idx=states) for _ in self.offsets)
+        for weight in self.parameters():
+            nn.init.uniform_(weight[:states], -(dim**-0.5), dim**-0.5)
+            with torch.no_grad():
+                weight[states:] = 0.0
 
-    def forward(self, x_BL: Tensor, start: int = 0) -> Tensor:
-        """h_BLD; positions are the mixers' affair."""
-        return self.table(x_BL)
+    def forward(self, x_BL: Tensor, before_BL: Tensor | None = None) -> Tensor:
+        """h_BLD of tokens that follow ``before_BL``; positions are the mixers' affair."""
+        h_BLD = self.table(x_BL)
+        if not self.offsets:
+            return h_BLD
+        length = x_BL.shape[1]
+        ids_BL = x_BL if before_BL is None else torch.cat((before_BL[:, -self.reach :], x_BL), dim=1)
+        left = self.reach - (ids_BL.shape[1] - length)
+        ids_BL = F.pad(ids_BL, (left, self.right), value=self.states)
+        for offset, table in zip(self.offsets, self.beside, strict=True):
+            start = self.reach + offset
+            h_BLD = h_BLD + table(ids_BL[:, start : start + length])
+        return h_BLD
 
 
 class TokensAndPositions(nn.Module):
@@ -32,12 +55,13 @@ class TokensAndPositions(nn.Module):
         self.positions = nn.Embedding(length, dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x_BL: Tensor, start: int = 0) -> Tensor:
-        """h_BLD of tokens at positions ``start`` …
+    def forward(self, x_BL: Tensor, before_BL: Tensor | None = None) -> Tensor:
+        """h_BLD of tokens that follow ``before_BL``.
 
         Raises:
             WorkbenchError: a position beyond the learned ones.
         """
+        start = 0 if before_BL is None else before_BL.shape[1]
         end = start + x_BL.shape[1]
         if end > self.positions.num_embeddings:
             raise WorkbenchError(

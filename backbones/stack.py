@@ -109,17 +109,23 @@ class FinalNorm(nn.Module):
 
 @dataclass(frozen=True)
 class StackCache:
-    """``length`` committed positions and one cache for each block."""
+    """The committed ids x_BL and one cache for each block."""
 
-    length: int
+    x_BL: Tensor
     blocks: tuple[Any, ...]
+
+    @property
+    def length(self) -> int:
+        """How many positions are committed."""
+        return self.x_BL.shape[1]
 
 
 class Stack(CachedBackbone):
     """Base of backbones that are a residual stack: their constructors choose the pieces, the rest stands here.
 
-    Pieces: ``embed`` (called as ``embed(x_BL, start)``), ``conditioning`` (hears σ), ``blocks``, ``final`` and
-    ``head``. ``blocks`` may be compiled one by one: no branch in them depends on data.
+    Pieces: ``embed`` (called as ``embed(x_BL, before_BL)``: the ids, and those before them or None),
+    ``conditioning`` (hears σ), ``blocks``, ``final`` and ``head``. The blocks may be compiled one by one: no branch
+    in them depends on data.
     """
 
     embed: nn.Module
@@ -131,7 +137,7 @@ class Stack(CachedBackbone):
 
     def forward(self, x_BL: Tensor, sigma: Tensor | None = None, cache: StackCache | None = None) -> Tensor:
         """Features h_BLD; see ``Backbone.forward``."""
-        h_BLD = self.embed(x_BL, 0 if cache is None else cache.length)
+        h_BLD = self.embed(x_BL, None if cache is None else cache.x_BL)
         c, h_BLD = self.conditioning(sigma, h_BLD)
         caches = (None,) * len(self.blocks) if cache is None else cache.blocks
         for block, kept in zip(self.blocks, caches, strict=True):
@@ -151,17 +157,18 @@ class Stack(CachedBackbone):
         """
         if not self.causal:
             raise WorkbenchError(f"backbone {self.type_name!r} sees both sides and keeps no cache; set causal: true")
-        return StackCache(0, tuple(_cached(block.mixer).new_cache(batch) for block in self._blocks()))
+        none_BL = torch.empty(batch, 0, dtype=torch.long, device=self.head.weight.device)
+        return StackCache(none_BL, tuple(_cached(block.mixer).new_cache(batch) for block in self._blocks()))
 
     def commit(self, x_BL: Tensor, cache: StackCache) -> tuple[Tensor, StackCache]:
         """Append clean tokens: (their features, the longer cache). Hears no σ: they are clean."""
-        h_BLD = self.embed(x_BL, cache.length)
+        h_BLD = self.embed(x_BL, cache.x_BL)
         c, h_BLD = self.conditioning(None, h_BLD)
         kept = []
         for block, old in zip(self._blocks(), cache.blocks, strict=True):
             h_BLD, new = block.commit(h_BLD, c, old)
             kept.append(new)
-        return self.final(h_BLD, c), StackCache(cache.length + x_BL.shape[1], tuple(kept))
+        return self.final(h_BLD, c), StackCache(torch.cat((cache.x_BL, x_BL), dim=1), tuple(kept))
 
     def _blocks(self) -> list[Block]:
         return cast("list[Block]", list(self.blocks))

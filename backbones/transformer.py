@@ -36,6 +36,8 @@ class Transformer(Stack):
         conditioning: how σ reaches the blocks: adaln (null is the same), added or none.
         shortconv: odd width of a depthwise convolution before each attention, 0 for none; small networks find
             their neighbours much sooner with one.
+        neighbours: how many tokens to either side (to the left when causal) also speak to a position through
+            embedding tables of their own, 0 for none; another, cheaper way to see neighbours at once.
         kernel: implementation of attention (auto, sdpa, matmul, xformers, reference).
     """
 
@@ -55,6 +57,7 @@ class Transformer(Stack):
         causal: bool = False,
         conditioning: Conditioning | None = None,
         shortconv: Natural = 0,
+        neighbours: Natural = 0,
         kernel: Kernel = "auto",
     ) -> None:
         """Supplied: ``states``, ``outputs``, ``length`` (sequences may be longer: rotary tables extend)."""
@@ -62,7 +65,7 @@ class Transformer(Stack):
         conditioning = conditioning or ADALN
         self.causal = causal
         self.head_width = dim // heads
-        self.embed = Tokens(states, dim)
+        self.embed = Tokens(states, dim, neighbours, causal)
         self.conditioning = conditioning.embedding(dim, cond_dim)
 
         def mixer() -> Mixer:
@@ -99,4 +102,4 @@ class Transformer(Stack):
     @classmethod
     def example(cls) -> dict[str, Any]:
         """Two small blocks."""
-        return {"dim": 16, "depth": 2, "heads": 2, "cond_dim": 8, "shortconv": 3}
+        return {"dim": 16, "depth": 2, "heads": 2, "cond_dim": 8, "shortconv": 3, "neighbours": 1}

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from backbones.base import Backbone
 from backbones.cost import Parameters, count_parameters
 from samplers.base import Sampler
 from workbench.core.build import build
+from workbench.core.errors import WorkbenchError
 from workbench.core.loading import Resolved
 from workbench.core.node import Node
 from workbench.core.rng import Rng
@@ -79,6 +82,22 @@ def model(resolved: Resolved, tokenizer: Tokenizer, device: torch.device | str =
         torch.manual_seed(streams(resolved).integer("init"))
         backbone: Backbone = _built(resolved, "backbone", sizes)
     return Model(tokenizer, process, Shell(backbone), length)
+
+
+def start_at_unigram(made: Model, counts_V: npt.NDArray[np.int64]) -> None:
+    """Set the head's bias to the frequencies of tokens (one added to each count).
+
+    Raises:
+        WorkbenchError: the head has no bias (it is tied), or the readout cannot say a law by a constant.
+    """
+    share_V = torch.from_numpy(counts_V).double() + 1
+    bias = made.process.unigram_bias(share_V / share_V.sum())
+    head = made.backbone.head
+    if bias is None or head.bias is None:
+        what = "the backbone's head has no bias" if head.bias is None else "the readout cannot say it by a constant"
+        raise WorkbenchError(f"train.unigram_start: {what}; leave it false")
+    with torch.no_grad():
+        head.bias.copy_(bias)
 
 
 def kept_tokenizer(resolved: Resolved, folder: Path) -> Tokenizer:

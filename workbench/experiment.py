@@ -97,6 +97,8 @@ def trainer(
     settings = assemble.train_settings(resolved)
     settle(settings.threads)
     model = assemble.model(resolved, data.tokenizer)
+    if settings.unigram_start:
+        assemble.start_at_unigram(model, data.train.counts())
     rng = assemble.streams(resolved)
     train_meta = data.meta["train"]
     made = Trainer(

@@ -11,6 +11,7 @@ import torch
 from backbones.base import Mixer
 from backbones.conditioning import AdaLN, Added, Unconditioned
 from backbones.cost import count_parameters, flops_per_token
+from backbones.embedding import Tokens
 from backbones.gpt2 import GPT2
 from backbones.rotary import Rotary, split_and_turn, tables
 from backbones.shortconv import ShortConv
@@ -39,6 +40,7 @@ CACHED = {
     "gpt2": lambda: GPT2(30, 30, 200, **SMALL),
     "causal transformer": lambda: Transformer(30, 30, 200, **SMALL, causal=True),
     "causal transformer, short convolution": lambda: Transformer(30, 30, 64, **SMALL, causal=True, shortconv=5),
+    "causal transformer, neighbours": lambda: Transformer(30, 30, 64, **SMALL, causal=True, neighbours=3),
 }
 
 
@@ -240,8 +242,9 @@ def test_rotary_depends_on_differences_of_positions_only():
     assert not torch.isclose(score(3, 7), score(3, 9))
 
 
+@pytest.mark.parametrize("length", [9, 2, 1])
 @pytest.mark.parametrize("causal", [False, True])
-def test_short_convolution_is_a_convolution(causal):
+def test_short_convolution_is_a_convolution(causal, length):
     class Identity(Mixer):
         def forward(self, h_BLD, cache=None):
             return h_BLD
@@ -254,13 +257,32 @@ def test_short_convolution_is_a_convolution(causal):
 
     torch.manual_seed(0)
     mixer = ShortConv(Identity(), 6, 5, causal)
-    h_BLD = torch.randn(2, 9, 6)
+    h_BLD = torch.randn(2, length, 6, requires_grad=True)
     assert torch.equal(mixer(h_BLD), h_BLD)  # begins as is
     torch.nn.init.normal_(mixer.weight)
     h_BDL = h_BLD.transpose(1, 2)
     padded = torch.nn.functional.pad(h_BDL, (4, 0) if causal else (2, 2))
     due = h_BDL + torch.nn.functional.conv1d(padded, mixer.weight, groups=6)
-    torch.testing.assert_close(mixer(h_BLD), due.transpose(1, 2), rtol=1e-5, atol=1e-5)
+    results = []
+    for out_BLD in (mixer(h_BLD), due.transpose(1, 2)):
+        results.append((out_BLD, *torch.autograd.grad(out_BLD.square().sum(), (h_BLD, mixer.weight))))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_neighbours_speak_by_their_offset(causal):
+    torch.manual_seed(0)
+    embed = Tokens(5, 4, reach=2, causal=causal)
+    x = [3, 1, 4, 1]
+    h_LD = embed(torch.tensor([x]))[0]
+    assert embed.offsets == ([-2, -1] if causal else [-2, -1, 1, 2])
+    for i in range(4):
+        due_D = embed.table.weight[x[i]]
+        for offset, table in zip(embed.offsets, embed.beside, strict=True):
+            if 0 <= i + offset < 4:
+                due_D = due_D + table.weight[x[i + offset]]
+        torch.testing.assert_close(h_LD[i], due_D)
 
 
 def test_autocast_keeps_the_stream_wide_and_stays_near():

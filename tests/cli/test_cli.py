@@ -166,10 +166,10 @@ def test_show_a_part(run):
 
 
 def test_show_a_part_of_every_kind(run):
-    for entry_ in {entry.kind: entry for entry in index.scan().parts}.values():
-        status, out, err = run("show", entry_.kind, entry_.name)
+    for found in {part.kind: part for part in index.scan().parts}.values():
+        status, out, err = run("show", found.kind, found.name)
         assert status == 0, err
-        assert out.startswith(f"{entry_.kind} {entry_.name}: {entry_.cls}")
+        assert out.startswith(f"{found.kind} {found.name}: {found.cls}")
 
 
 def test_show_a_kind(run):

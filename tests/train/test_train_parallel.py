@@ -23,6 +23,8 @@ def work(rank: int, world: int, port: int, folder, changes) -> None:
     parallel = join()
     made = trainer(folder, parallel=parallel, evaluators=[Evaluator("ticks", 10, Ticks())], **changes)
     made.fit()
+    with parallel.quiet(made.model, last=False):
+        assert not made.model.require_backward_grad_sync
     if not parallel.lead:
         torch.save({name: p.detach() for name, p in made.shell.net.named_parameters()}, folder / "rank1.pt")
     leave()

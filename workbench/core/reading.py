@@ -118,7 +118,7 @@ class _Loader(yaml.SafeLoader):
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key!r:.60} is given twice", key_node.start_mark)
             seen.add(key)
-        return dict(yaml.constructor.BaseConstructor.construct_mapping(self, node, deep=deep))  # type: ignore[no-untyped-call]
+        return dict(yaml.constructor.BaseConstructor.construct_mapping(self, node, deep=deep))
 
     def construct_integer(self, node: Any) -> int:
         text = node.value.replace("_", "")
@@ -134,7 +134,7 @@ def _inner_nodes(node: yaml.Node) -> list[yaml.Node]:
 
 
 def _resolver(kind: str, pattern: str, first: str) -> None:
-    _Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+    _Loader.add_implicit_resolver(
         f"tag:yaml.org,2002:{kind}", re.compile(pattern), list(first) + ([""] if kind == "null" else [])
     )
 

@@ -24,6 +24,8 @@ Kernel = Literal["auto", "sdpa", "matmul", "xformers", "reference"]
 
 SMALL = 1 << 25
 """Scores of a whole batch, B·H·L·T, up to which they may be held (64 MiB in bfloat16)."""
+SHORT = 512
+"""Keys up to which holding them also pays."""
 
 
 def attention(
@@ -36,7 +38,8 @@ def attention(
     Raises:
         WorkbenchError: the asked kernel cannot run here.
     """
-    small = q_BLHd.shape[0] * q_BLHd.shape[1] * q_BLHd.shape[2] * k_BTHd.shape[1] <= SMALL
+    keys = k_BTHd.shape[1]
+    small = keys <= SHORT and q_BLHd.shape[0] * q_BLHd.shape[1] * q_BLHd.shape[2] * keys <= SMALL
     implementation, _ = ATTENTION.pick(kernel, device=q_BLHd.device.type, dtype=q_BLHd.dtype, small=small)
     return implementation(q_BLHd, k_BTHd, v_BTHd, causal, dropout)
 

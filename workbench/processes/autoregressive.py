@@ -92,6 +92,10 @@ class Autoregressive(Process):
         h_RD = gather_features(features(net, noised.x_BL, None), noised.rows_R)
         return rows_values(net.head, h_RD, self.rows, {"target": noised.target_R}, self.chunk)[0]
 
+    def unigram_bias(self, share_V: Tensor) -> Tensor | None:
+        """log share."""
+        return share_V.log()
+
     def view(self, shell: nn.Module) -> View:
         """The network as a next-token law."""
         net = shell(lambda net: net)

@@ -138,6 +138,13 @@ class Process(Part, ABC, kind="process", supplied=("vocab", "eos", "length")):
         """Say where the network will run; batches stay on the host until they are moved."""
         self.device = device
 
+    def unigram_bias(self, share_V: Tensor) -> Tensor | None:
+        """The head bias [outputs] at which a network that says nothing else gives tokens the law ``share_V``.
+
+        None where no bias can say so.
+        """
+        return None
+
     rows: RowFunction
     """What the fused kernel does with a chunk of head outputs."""
 

@@ -132,6 +132,11 @@ class Diffusion(Process):
         """An upper bound of −log p by ``draws`` stratified noise draws a block (see `likelihood`)."""
         return diffusion_bound(self, shell, x0_BL, seq_B, rng, draws)
 
+    def unigram_bias(self, share_V: Tensor) -> Tensor | None:
+        """As the readout says, 0 for a mask."""
+        bias_V = self.readout.unigram_bias(share_V)
+        return None if bias_V is None else torch.cat([bias_V, bias_V.new_zeros(self.outputs - len(bias_V))])
+
     def view(self, shell: nn.Module) -> View:
         """The network as a score."""
         return DenoiserView(shell, self.graph, self.noise, self.readout, self.length, self.states)

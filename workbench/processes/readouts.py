@@ -30,6 +30,10 @@ class Readout(Part, ABC, kind="readout", supplied=("vocab",)):
     def log_score(self, out_RS: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:
         """Log-scores [R, S]; an affine readout may work in place when no gradient is recorded."""
 
+    def unigram_bias(self, share_V: Tensor) -> Tensor | None:
+        """Outputs for the tokens, [V], that say the law ``share_V`` at every σ; None where no constant can."""
+        return None
+
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
         """A readout for masked graphs beside a graph without a mask."""
@@ -61,6 +65,10 @@ class Scaled(Readout):
         sigma = sigma_R.to(out_RS.dtype)
         shift = -torch.expm1(sigma).log() - self.log_vocab
         return _own_zero(_add(out_RS, shift.unsqueeze(-1)), x_R)
+
+    def unigram_bias(self, share_V: Tensor) -> Tensor:
+        """log share + log V: scores that sum to what they should."""
+        return share_V.log() + self.log_vocab
 
 
 @Readout.register("plain")

@@ -98,7 +98,7 @@ class LeftToRightView(NextTokenView):
     def start(self, batch: int) -> Any:
         """A cache that holds nothing yet; the start id is read with the first tokens."""
         ids = torch.full((batch, 1), self.start_id, dtype=torch.long, device=self.device)
-        if isinstance(self.backbone, CachedBackbone):
+        if isinstance(self.backbone, CachedBackbone) and self.backbone.has_cache:
             return ids, self.backbone.new_cache(batch)
         return ids, None
 

@@ -36,6 +36,8 @@ class Train(Section):
         minutes: stop after this much wall-clock time, interruptions not counted; 0 for never. The schedule still
             goes by steps.
         tensorboard: show the log in TensorBoard.
+        unigram_start: begin with a head whose bias says the train split's token frequencies, not equal chances; a
+            short run need not spend its first hundred updates on finding them.
     """
 
     usual = {"optimizer": {"type": "adamw"}, "schedule": {"type": "warmup"}}
@@ -61,6 +63,7 @@ class Train(Section):
         skip_nonfinite: Natural = 0,
         minutes: NonNegative = 0.0,
         tensorboard: bool = True,
+        unigram_start: bool = False,
     ) -> None:
         """Keep the settings: `workbench.train.loop.Trainer` reads them."""
         self.steps, self.batch, self.accumulate = steps, batch, accumulate
@@ -70,3 +73,4 @@ class Train(Section):
         self.threads, self.prefetch = threads, prefetch
         self.log_every, self.checkpoint_every, self.keep, self.best = log_every, checkpoint_every, keep, best
         self.skip_nonfinite, self.minutes, self.tensorboard = skip_nonfinite, minutes, tensorboard
+        self.unigram_start = unigram_start
