@@ -37,7 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     args, unknown = _parser(arguments).parse_known_args(arguments)
-    if unknown:
+    if unknown and "override" in args and not any(word.startswith("-") for word in unknown):
+        # argparse ends a list of positionals at the first option; overrides may stand behind one
+        args.override += unknown
+    elif unknown:
         args._own.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         status = int(args._act(args))
