@@ -46,11 +46,6 @@ class Backbone(nn.Module, Part, ABC, kind="backbone", supplied=("states", "outpu
         """Whether ``new_cache`` and ``commit`` can be used on this network."""
         return False
 
-    @classmethod
-    def example(cls) -> dict[str, Any]:
-        """Small settings for contract tests; none where the defaults are small."""
-        return {}
-
 
 class CachedBackbone(Backbone):
     """A left-sighted backbone with a cache of clean tokens: reading and committing are apart.
@@ -86,11 +81,6 @@ class Mixer(nn.Module, Part, ABC, kind="mixer", supplied=("dim", "length", "caus
     @abstractmethod
     def state_bytes(self, length: int) -> int:
         """Bytes of cached state per sequence after ``length`` tokens, in 16-bit storage."""
-
-    @classmethod
-    def example(cls) -> dict[str, Any]:
-        """Small settings for contract tests (the width is 16 there); none where the defaults are small."""
-        return {}
 
 
 class CachedMixer(Mixer):

@@ -85,14 +85,6 @@ class Graph(Part, ABC, kind="graph", supplied=("vocab",)):
         of ``log_score_RS`` is not read. 0 on rows that are not live. Non-negative up to rounding.
         """
 
-    @classmethod
-    def example(cls) -> dict[str, Any]:
-        """Settings the contract tests build this part with, at ``graphs.contract.VOCAB`` tokens.
-
-        Override where a setting has no default.
-        """
-        return {}
-
     def score_entropy_grad(
         self, log_score_RS: Tensor, x_R: Tensor, x0_R: Tensor, sigma_R: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -183,11 +175,6 @@ class Noise(Part, ABC, kind="noise"):
     @abstractmethod
     def time_at(self, sigma: Tensor) -> Tensor:
         """The t with σ(t) = ``sigma``: inverse of ``total``."""
-
-    @classmethod
-    def example(cls) -> dict[str, Any]:
-        """Settings the contract tests build this part with; override where a setting has no default."""
-        return {}
 
 
 def expand_rows(sigma: Tensor, like: Tensor) -> Tensor:

@@ -224,11 +224,6 @@ class Shaper(Part, ABC, kind="shaper"):
     def __call__(self, log_p_RV: Tensor, context: ShapeContext) -> Tensor:
         """A new normalised log law [R, V] (−inf where excluded); pure, each row by itself."""
 
-    @classmethod
-    def example(cls) -> dict[str, Any]:
-        """Settings the contract tests build this part with; override where a setting has no default."""
-        return {}
-
 
 Shape = Callable[[Tensor, ShapeContext], Tensor]
 
@@ -239,11 +234,6 @@ class Times(Part, ABC, kind="times"):
     @abstractmethod
     def grid(self, steps: int, noise: Noise) -> Tensor:
         """``steps`` + 1 times from 1 down to the last, float64, strictly decreasing, all in (0, 1]."""
-
-    @classmethod
-    def example(cls) -> dict[str, Any]:
-        """Settings the contract tests build this part with; override where a setting has no default."""
-        return {}
 
 
 class Predictor(Part, ABC, kind="predictor"):
@@ -271,11 +261,6 @@ class Predictor(Part, ABC, kind="predictor"):
 
         ``state.t_B`` → ``state.s_B`` is the step. Only rows of ``state.free_BL`` may be proposed.
         """
-
-    @classmethod
-    def example(cls) -> dict[str, Any]:
-        """Settings the contract tests build this part with; override where a setting has no default."""
-        return {}
 
 
 class Sampler(Part, ABC, kind="sampler", supplied=()):

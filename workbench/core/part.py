@@ -124,6 +124,14 @@ class Part(ABC):  # noqa: B024 - what is abstract is up to each kind
             raise UnknownPart(f"no {cls.kind} {name!r}.{did_you_mean(name, cls.names())}") from None
 
     @classmethod
+    def example(cls) -> dict[str, Any]:
+        """Small settings over the defaults, for the contract checks of its kind.
+
+        Override where a setting has no default, or where the defaults are large.
+        """
+        return {}
+
+    @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
         """Problems of this part beside the others of a resolved recipe: declared here, collected while
         resolving.

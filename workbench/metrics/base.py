@@ -190,11 +190,6 @@ class Metric(Part, ABC, kind="metric"):
         """Names of the values it gives: one, its own, unless said otherwise."""
         return (self.type_name,)
 
-    @classmethod
-    def example(cls) -> dict[str, Any]:
-        """Settings the contract tests build this part with; override where a setting has no default."""
-        return {}
-
     @abstractmethod
     def __call__(self, evidence: Evidence) -> list[Value]:
         """The values, one for each of `columns`. Pure: the same evidence gives the same values."""
