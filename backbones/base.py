@@ -33,8 +33,9 @@ class Backbone(nn.Module, Part, ABC, kind="backbone", supplied=("states", "outpu
     def forward(self, x_BL: Tensor, sigma: Tensor | None = None, cache: Any = None) -> Tensor:
         """Features h_BLD of the tokens ``x_BL`` (int64).
 
-        ``sigma``: total noise, [B], [B, L] or None (no conditioning). With ``cache`` (from ``new_cache``, only on
-        backbones that have one) ``x_BL`` continues the cached tokens; the cache is read, never written.
+        ``sigma``: total noise, [B], [1] (one for all), [B, L] or None (no conditioning). With ``cache`` (from
+        ``new_cache``, only on backbones that have one) ``x_BL`` continues the cached tokens; the cache is read, never
+        written.
         """
 
     def no_decay(self) -> set[str]:
@@ -68,7 +69,11 @@ class CachedBackbone(Backbone):
 
 
 class Mixer(nn.Module, Part, ABC, kind="mixer", supplied=("dim", "length", "causal")):
-    """A sequence mixer of a block: h_BLD → h_BLD."""
+    """A sequence mixer of a block: h_BLD → h_BLD.
+
+    Supplied: ``dim`` (D), ``length`` (the longest sequence asked for), ``causal``. Each mixer does both: with
+    ``causal`` position i sees those ≤ i, without it every position (a recurrence then runs both ways).
+    """
 
     @abstractmethod
     def forward(self, h_BLD: Tensor, cache: Any = None) -> Tensor:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from backbones.base import Backbone, CachedBackbone, CachedMixer, Mixer, Sight
+from backbones.conditioning import Conditioning
+from workbench.core.checks import run_checks
 from workbench.core.part import Part
 from workbench.core.spec import build, misfits, resolve
 
@@ -31,7 +33,16 @@ def check_mixer(cls: type[Part]) -> list[str]:
     return _collect(cls, _mixer_checks)
 
 
-CHECKS: dict[str, Callable[[type[Part]], list[str]]] = {"backbone": check_backbone, "mixer": check_mixer}
+def check_conditioning(cls: type[Part]) -> list[str]:
+    """What is wrong with a conditioning; [] if nothing."""
+    return run_checks(Conditioning, cls, (_conditions,))
+
+
+CHECKS: dict[str, Callable[[type[Part]], list[str]]] = {
+    "backbone": check_backbone,
+    "mixer": check_mixer,
+    "conditioning": check_conditioning,
+}
 """The check of each kind that is declared in this package's contracts."""
 
 
@@ -107,6 +118,21 @@ def _one_mixer(make: Callable[[], Mixer], sight: Sight) -> Iterator[str]:
     if sight == "left" and isinstance(mixer, CachedMixer):
         with torch.no_grad():
             yield from _cache(out_BLD, h_BLD, mixer.new_cache(BATCH), mixer.commit, mixer)
+
+
+def _conditions(made: Conditioning) -> Iterator[str]:
+    """Its modules take σ a sequence, a token or none, and give tensors that fit h_BLD, or None."""
+    embedding, modulation = made.embedding(DIM, 8), made.modulation(DIM, 8, 6)
+    h_BLD = torch.randn(BATCH, LENGTH, DIM, generator=torch.Generator().manual_seed(1))
+    for sigma in (None, torch.rand(1) + 0.1, torch.rand(BATCH) + 0.1, torch.rand(BATCH, LENGTH) + 0.1):
+        c, changed_BLD = embedding(sigma, h_BLD)
+        yield from _shape("tokens", changed_BLD, tuple(h_BLD.shape))
+        parts = modulation(c)
+        if len(parts) != 6:
+            yield f"6 modulating tensors were asked for, {len(parts)} came"
+        for part in parts:
+            if part is not None and torch.broadcast_shapes(part.shape, h_BLD.shape) != h_BLD.shape:
+                yield f"a modulating tensor of shape {tuple(part.shape)} does not fit features {tuple(h_BLD.shape)}"
 
 
 # --- pieces -----------------------------------------------------------------------------------------------------

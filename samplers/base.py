@@ -243,6 +243,8 @@ class Predictor(Part, ABC, kind="predictor"):
     the network. ``shapes``: "clean" where shapers act on the law of the clean token on every graph, "mask"
     where only on masked graphs (there the landing law *is* the clean law). ``graphs``: "any" or "mask" (needs
     a masked graph). ``corrects``: does something at t = s, so that it may stand among the correctors.
+    ``faithful``: with the exact score and many steps it writes by the text's own law; False for rules that prefer
+    some texts on purpose (by confidence, say).
     """
 
     stages: ClassVar[int] = 1
@@ -250,6 +252,7 @@ class Predictor(Part, ABC, kind="predictor"):
     shapes: ClassVar[Literal["clean", "mask", "none"]] = "none"
     graphs: ClassVar[Literal["any", "mask"]] = "any"
     corrects: ClassVar[bool] = False
+    faithful: ClassVar[bool] = True
 
     def time(self, stage: int, t_B: Tensor, s_B: Tensor) -> Tensor:
         """The time at which the network is asked for this stage."""

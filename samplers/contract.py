@@ -20,58 +20,41 @@ from graphs.noise import Geometric, LogLinear
 from graphs.uniform import Uniform
 from samplers.base import Canvas, Law, Predictor, ScoreView, ShapeContext, Shaper, State, Times
 from samplers.draw import drive
+from samplers.enumeration import law_of
 from samplers.exact import ExactView
 from samplers.predictors.normalised import Normalised
 from samplers.reverse import Reverse, start, turns, walk
 from samplers.times import Uniform as UniformTimes
-from workbench.core.part import Part
+from workbench.core.checks import run_checks
 from workbench.core.rng import Rng
-from workbench.core.spec import build, resolve
 
 VOCAB, LENGTH = 3, 2
 """The small worlds: tokens, positions."""
-STEPS = 4
-"""Steps of their walks."""
+STEPS, FINE = 4, 24
+"""Steps of their walks, and of those whose law is enumerated."""
+MIDDLE, NEAR = 0.3, 0.03
+"""A time on the way at which the law is compared with the forward process's too, and the total variation within which an enumerated law must come; shipped predictors come within 0.01."""
 
 
 def check_predictor(part: type[Predictor]) -> list[str]:
     """Problems of a predictor, in words: on the absorbing graph, and on the uniform one if it takes any graph."""
-    return _run(part, Predictor, _PREDICTOR)
+    return run_checks(Predictor, part, _PREDICTOR)
 
 
 def check_shaper(part: type[Shaper]) -> list[str]:
     """Problems of a shaper, in words."""
-    return _run(part, Shaper, _SHAPER)
+    return run_checks(Shaper, part, _SHAPER)
 
 
 def check_times(part: type[Times]) -> list[str]:
     """Problems of a grid of times, in words."""
-    return _run(part, Times, _TIMES)
-
-
-def _run(part: type[Any], kind: type[Part], checks: tuple[Callable[[Any], Iterator[str]], ...]) -> list[str]:
-    """All problems; a check that raises is one problem, and the others still run."""
-    node, faults = resolve(kind, {"type": part.type_name, **part.example()})
-    if faults or node is None:
-        return [f"its example settings do not resolve: {'; '.join(map(str, faults))}"]
-    try:
-        made = build(node)
-    except Exception as error:
-        return [f"cannot be built from its example settings: {error}"]
-    problems = []
-    for check in checks:
-        name = check.__name__.strip("_").replace("_", " ")
-        try:
-            problems += [f"{name}: {problem}" for problem in check(made)]
-        except Exception as error:
-            problems.append(f"{name}: raises {type(error).__name__}: {error}")
-    return problems
+    return run_checks(Times, part, _TIMES)
 
 
 # --- predictors -------------------------------------------------------------------------------------------------
 
 
-def _worlds(rule: Predictor) -> Iterator[tuple[str, ScoreView]]:
+def _worlds(rule: Predictor) -> Iterator[tuple[str, ExactView]]:
     """Exact views on the graphs that the predictor says it takes."""
     generator = torch.Generator().manual_seed(0)
     joint = torch.rand((VOCAB,) * LENGTH, generator=generator, dtype=torch.float64) + 0.05
@@ -80,11 +63,11 @@ def _worlds(rule: Predictor) -> Iterator[tuple[str, ScoreView]]:
         yield "uniform", ExactView(Uniform(VOCAB), Geometric(), joint)
 
 
-def _sampler(rule: Predictor, shapers: tuple[Shaper, ...] = ()) -> Reverse:
+def _sampler(rule: Predictor, shapers: tuple[Shaper, ...] = (), steps: int = STEPS) -> Reverse:
     """A short walk that uses the rule: as its predictor, or after one if it is a corrector."""
     if rule.corrects:
-        return Reverse(Normalised(), UniformTimes(), STEPS, shapers, (rule,))
-    return Reverse(rule, UniformTimes(), STEPS, shapers)
+        return Reverse(Normalised(), UniformTimes(), steps, shapers, (rule,))
+    return Reverse(rule, UniformTimes(), steps, shapers)
 
 
 def _proposes_laws(rule: Predictor) -> Iterator[str]:
@@ -170,6 +153,25 @@ def _ends_in_text(rule: Predictor) -> Iterator[str]:
         alone = Canvas(canvas.x_BL[5:6], canvas.fixed_BL[5:6], canvas.seq_B[5:6])
         if not torch.equal(_sampler(rule).draw(view, alone, Rng(2)).tokens_BL, tokens_BL[5:6]):
             yield f"on {name}: a sequence drawn alone differs from the same one in a batch"
+
+
+def _is_faithful(rule: Predictor) -> Iterator[str]:
+    """With the exact score, the enumerated law comes near the text's, and midway near the noised text's."""
+    if not rule.faithful:
+        return
+    for name, view in _worlds(rule):
+        plan = turns(rule, [0.5, 0.5 if rule.corrects else 0.3])
+        if next(walk(view, _midway(view), plan))[1].memory:
+            return  # what is remembered makes pasts differ: too many to enumerate
+        late = _sampler(rule, steps=FINE)
+        early = Reverse(late.predictor, UniformTimes(MIDDLE), FINE, correctors=late.correctors, cleanup=False)
+        noised = view.tables(float(view.noise.total(torch.tensor(MIDDLE, dtype=torch.float64))))[0]
+        text = (slice(VOCAB),) * LENGTH
+        found = ((law_of(late, view)[text], view.joint, "at the end"), (law_of(early, view), noised, f"at t = {MIDDLE}"))
+        for law, due, when in found:
+            apart = float((law - due).abs().sum()) / 2
+            if apart > NEAR:
+                yield f"on {name}: {FINE} steps with the exact score give a law {apart:.3f} off {when} (≤ {NEAR})"
 
 
 def _heeds_shapers(rule: Predictor) -> Iterator[str]:
@@ -261,7 +263,9 @@ def _descends(times: Times) -> Iterator[str]:
                 yield f"{steps} steps: times must fall strictly from 1 and stay above 0"
 
 
-_PREDICTOR = (_proposes_laws, _is_pure, _is_blind_where_it_says_so, _ends_in_text, _heeds_shapers)
+_PREDICTOR = (
+    _proposes_laws, _is_pure, _is_blind_where_it_says_so, _ends_in_text, _is_faithful, _heeds_shapers
+)  # fmt: skip
 _SHAPER = (_returns_laws, _is_by_rows)
 _TIMES = (_descends,)
 

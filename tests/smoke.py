@@ -15,19 +15,19 @@ from workbench.run import RunFolder
 RECIPES = Path(__file__).parents[1] / "recipes"
 EXACT = ("train.device=cpu", "train.precision=fp32", "train.threads=1")
 """What makes a run the same on every machine, to rounding."""
-WORDS = (
+TEXT = (
     "the of and to in that is was for it with as his on be at by this had not are but from have an they which one "
     "you were all their there been many those such words people state nation law power peace work year public great"
-).split()
+)
 
 
 def prose(folder: Path) -> list[str]:
     """A text corpus of 40 kB with the rhythm of sentences, written into ``folder``; as overrides of a recipe."""
     folder.mkdir(parents=True, exist_ok=True)
     u_ND = Rng(7).uniform("prose", 0, np.arange(60), 120)
-    paragraphs = []
+    known, paragraphs = TEXT.split(), []
     for u_D in u_ND:
-        words = [WORDS[int(len(WORDS) * u * u)] for u in u_D]  # early words are the frequent ones
+        words = [known[int(len(known) * u * u)] for u in u_D]  # early words are the frequent ones
         lines = [" ".join(words[i : i + 12]).capitalize() + "." for i in range(0, len(words), 12)]
         paragraphs.append(" ".join(lines))
     (folder / "prose.txt").write_text("\n\n".join(paragraphs))

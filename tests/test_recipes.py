@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -90,8 +91,8 @@ def test_the_header_has_purpose_command_and_figures(name):
 
 # --- the small ones, the whole way ------------------------------------------------------------------------------
 
-LOSS = {"gpt2": (0.0, 0.0), "sedd": (0.0, 0.0), "uniform": (0.0, 0.0)}
-"""Nats per token over updates 16 … 20, and held-out bits per byte at the end (averaged weights)."""
+LOSS = {"gpt2": (3.410450, 4.165792), "sedd": (3.227184, 3.938827), "uniform": (5.471730, 4.908949)}
+"""Nats per token over updates 16 … 20, and held-out bits per byte at the end (averaged weights; 8 before training)."""
 
 
 def test_every_smoke_recipe_is_pinned():
@@ -100,15 +101,14 @@ def test_every_smoke_recipe_is_pinned():
 
 @pytest.mark.parametrize("name", SMOKE)
 def test_nothing_moved(smoke, name):
-    """The same updates at a fixed seed. On one machine they are equal to the last bit; processors round apart.
+    """The same updates at a fixed seed. Processors round apart: AVX-512, AVX2 and plain code by 1e-7 of these figures.
 
     A change that moves these figures on purpose shows in the same commit what it is good for.
     """
     run = smoke(name)
     values = {value["name"]: value for value in json.loads(run.results.read_text())["values"]}
     found = dict(curve(read_log(run.log), "train/loss_nats_per_token"))[20], values["bits_per_byte"]["value"]
-    assert found == pytest.approx(LOSS[name], rel=2e-5), f"{name}: {found}"
-    assert found[0] < dict(curve(read_log(run.log), "train/loss_nats_per_token"))[5], "it learns"
+    assert found == pytest.approx(LOSS[name], rel=2e-6), f"{name}: {found}"
 
 
 @pytest.mark.parametrize("name", SMOKE)
@@ -214,7 +214,7 @@ def last_weights(runs: Path) -> dict[str, torch.Tensor]:
 
 
 def test_kill_9_and_resume_by_the_command_line_is_bit_identical(tmp_path, cache_of_the_session):
-    recipe, steps = str(RECIPES / "smoke" / "sedd.yaml"), 150
+    recipe, steps = str(RECIPES / "smoke" / "sedd.yaml"), 100
     settings = [
         *EXACT, f"train.steps={steps}", "train.optimizer={type: muon, lr: 3e-3}", "backbone.dropout=0.1",
         "train.accumulate=2", "evaluations.valid.every=1000", "evaluations.final.every=1000", "train.tensorboard=false",
@@ -248,6 +248,4 @@ def test_resuming_a_finished_run_says_so(smoke, capsys):
 
 
 def _environment() -> dict[str, str]:
-    import os
-
     return {**os.environ, "PYTHONPATH": str(ROOT)}

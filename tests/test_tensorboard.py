@@ -99,9 +99,7 @@ def test_hyperparameters_beside_what_came_out(board, smoke, name):
         if meta.plugin_data.plugin_name == "hparams"
     }
     start = next(data for tag, data in contents.items() if tag.endswith("session_start_info"))
-    shown = {
-        key: getattr(value, value.WhichOneof("kind")) for key, value in start.session_start_info.hparams.items()
-    }
+    shown = {key: getattr(value, value.WhichOneof("kind")) for key, value in start.session_start_info.hparams.items()}
     recipe = read_yaml(smoke(name).resolved.read_text())
     assert shown["backbone.type"] == recipe["backbone"]["type"]
     assert shown["train.optimizer.lr"] == recipe["train"]["optimizer"]["lr"] == 3e-3

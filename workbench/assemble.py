@@ -60,13 +60,23 @@ def data_of(resolved: Resolved) -> Data:
     return _built(resolved, "data", {})
 
 
-def prepare(resolved: Resolved, cache: Path | str | None = None, progress: Progress | None = None) -> Prepared:
+def prepare(
+    resolved: Resolved,
+    cache: Path | str | None = None,
+    progress: Progress | None = None,
+    folder: Path | None = None,
+) -> Prepared:
     """Tokenizer trained, both splits packed (or found in the cache).
+
+    ``folder``: a run that may have begun; its own tokenizer is used then, never one trained anew.
 
     Raises:
         DataError: the text is missing, too short, or cannot be kept.
     """
-    return data_of(resolved).prepare(cache, progress)
+    data = data_of(resolved)
+    if folder is not None and not data.tokenizer.ready and (folder / TOKENIZER).is_dir():
+        data.tokenizer.load(folder / TOKENIZER)
+    return data.prepare(cache, progress)
 
 
 def model(resolved: Resolved, tokenizer: Tokenizer, device: torch.device | str = "cpu") -> Model:

@@ -3,6 +3,7 @@ storage."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch import Tensor
 from backbones.base import Backbone
 from backbones.cost import count_parameters, flops_per_token
 from workbench.core import index
-from workbench.core.errors import WorkbenchError
+from workbench.core.errors import Problem, RecipeError, WorkbenchError
 from workbench.core.loading import Resolved
 from workbench.core.part import Part
 from workbench.core.spec import build
@@ -51,10 +52,21 @@ def estimate(resolved: Resolved) -> Estimate:
     """Build the process and, on the meta device, the backbone of a recipe; count.
 
     Raises:
-        RecipeError: they cannot be built with these settings; with the path.
+        RecipeError: they cannot be built with these settings, or a backbone cannot read a batch; with the path.
     """
+    try:
+        return _estimate(resolved)
+    except WorkbenchError:
+        raise
+    except Exception as error:  # a plug-in's network may raise anything, and torch does for sizes past all use
+        reason = str(error).splitlines()[0] if str(error) else ""
+        why = f"its cost cannot be told: {type(error).__name__}: {reason:.200}"
+        raise RecipeError([Problem("backbone", f"{why} (its sizes, train.batch and data.length decide it)")]) from error
+
+
+def _estimate(resolved: Resolved) -> Estimate:
     settings = resolved.node.settings
-    tokenizer: Tokenizer = build(settings["data"].settings["tokenizer"])
+    tokenizer: Tokenizer = build(settings["data"]).tokenizer
     length = int(settings["data"].settings["length"])
     planned = tokenizer.planned_vocab
     vocab = ASSUMED_VOCAB if planned is None else planned
@@ -78,8 +90,9 @@ def estimate(resolved: Resolved) -> Estimate:
     )
 
 
-def contract_problems(parts: Iterable[type[Part]]) -> list[tuple[type[Part], list[str] | None]]:
-    """What each part's contract checks find; None for a kind that has no checks.
+@functools.cache
+def contract_checks() -> dict[str, Callable[[type[Part]], list[str]]]:
+    """The contract check of each kind that has one.
 
     Raises:
         WorkbenchError: a module of checks cannot be imported.
@@ -88,6 +101,16 @@ def contract_problems(parts: Iterable[type[Part]]) -> list[tuple[type[Part], lis
     for name in index.contract_modules(index.scan()):
         index.import_module(name)
         checks.update(importlib.import_module(name).CHECKS)
+    return checks
+
+
+def contract_problems(parts: Iterable[type[Part]]) -> list[tuple[type[Part], list[str] | None]]:
+    """What each part's contract checks find; None for a kind that has no checks.
+
+    Raises:
+        WorkbenchError: a module of checks cannot be imported.
+    """
+    checks = contract_checks()
     found: list[tuple[type[Part], list[str] | None]] = []
     for part in parts:
         check = checks.get(part.kind)

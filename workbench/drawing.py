@@ -19,6 +19,8 @@ from workbench.experiment import Opened, open_trained
 
 GAP = re.compile(r" ?(_{2,})")
 """A gap of a template, with the space before it, which byte-level tokens carry themselves."""
+NUMBERS = 1 << 62
+"""Sequences are numbered below this."""
 
 
 @dataclass(frozen=True)
@@ -75,22 +77,27 @@ def template(
         raise WorkbenchError(f"sampling changes sampler settings only, as in sampler.steps=32; not {strays[0]!r}")
     if sum(given is not None and given != [] for given in (prefix, infill, list(fixed))) > 1:
         raise WorkbenchError("give one of --prefix, --infill and --fix")
+    pieces = [(0, prefix)] if prefix is not None else [_placed(one) for one in fixed]
+    for text in (infill or "", *(piece for _, piece in pieces)):
+        _require_text(text)
     opened = open_trained(path, which, overrides)
     tokenizer, block = opened.model.tokenizer, opened.model.length
     if infill is not None:
         tokens = gapped(infill, tokenizer)
-        tokens += [-1] * ((length or len(tokens)) - len(tokens))
+        if length is not None and length < len(tokens):
+            raise WorkbenchError(f"--infill is {len(tokens)} tokens, more than --length {length}: leave --length out")
+        tokens += [-1] * ((length or 0) - len(tokens))
     else:
-        tokens = [-1] * (length or block)
-        for position, text in [(0, prefix)] if prefix is not None else [_placed(one) for one in fixed]:
-            ids = tokenizer.encode(text).tolist()
-            if position + len(ids) > len(tokens):
-                raise WorkbenchError(
-                    f"{text!r} is {len(ids)} tokens: from position {position} it ends beyond {len(tokens)}"
-                )
-            tokens[position : position + len(ids)] = ids
+        tokens = [-1] * (block if length is None else max(0, min(length, block + 1)))
     if not 0 < len(tokens) <= block:
-        raise WorkbenchError(f"{len(tokens)} tokens to write on; this run was trained on blocks of 1 to {block}")
+        asked = len(tokens) if infill is not None else length
+        raise WorkbenchError(f"{asked} tokens to write on; this run was trained on blocks of 1 to {block}")
+    for position, text in pieces:
+        _lay(tokens, position, text, tokenizer.encode(text).tolist())
+    if -1 not in tokens:
+        raise WorkbenchError(
+            f"all {len(tokens)} tokens are given: leave some free, by a shorter --prefix or a gap ____ in --infill"
+        )
     return opened, Template(tuple(tokens))
 
 
@@ -114,6 +121,8 @@ def draw_texts(opened: Opened, chosen: Template, count: int, first: int = 0, bat
     """Draw ``count`` texts. A text depends on the run's seed and its own number, not on ``batch``."""
     if count < 1 or batch < 1:
         raise WorkbenchError("--count and --batch are at least 1")
+    if not 0 <= first <= NUMBERS - count:
+        raise WorkbenchError(f"--first numbers sequences from 0 to {NUMBERS - 1}; not {first}")
     examiner = opened.examiner()
     found = [
         examiner.draw(chosen.canvas(min(batch, count - start), first + start)) for start in range(0, count, batch)
@@ -136,8 +145,27 @@ def _spans(row: Sequence[int], given: Sequence[int], tokenizer: Tokenizer) -> li
     ]
 
 
+def _lay(tokens: list[int], position: int, text: str, ids: Sequence[int]) -> None:
+    """Fix ``ids`` from ``position`` on."""
+    if position + len(ids) > len(tokens):
+        raise WorkbenchError(
+            f"{text!r:.60} is {len(ids)} tokens: from position {position} it ends beyond the last, {len(tokens) - 1}"
+        )
+    if any(token >= 0 for token in tokens[position : position + len(ids)]):
+        raise WorkbenchError(f"--fix {position}:{text} lies on tokens that another --fix gives: move one of them")
+    tokens[position : position + len(ids)] = ids
+
+
+def _require_text(text: str) -> None:
+    """A command line's bytes that are no UTF-8 arrive as halves of surrogate pairs."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise WorkbenchError(f"{text!r:.60} is not UTF-8 at character {error.start}: type it again") from error
+
+
 def _placed(text: str) -> tuple[int, str]:
     position, colon, words = text.partition(":")
-    if not colon or not position.strip().isdigit():
+    if not colon or not words or not re.fullmatch(r"\s*[0-9]{1,9}\s*", position):
         raise WorkbenchError(f"--fix takes POSITION:TEXT, as in 40:'the people'; not {text!r}")
     return int(position), words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
@@ -16,7 +17,7 @@ from torch import nn
 from workbench import assemble
 from workbench.assemble import Model
 from workbench.core.errors import WorkbenchError
-from workbench.core.files import write_json
+from workbench.core.files import read_json, write_json
 from workbench.core.loading import Resolved
 from workbench.core.rng import Rng
 from workbench.data.base import Progress
@@ -28,7 +29,7 @@ from workbench.metrics.base import Evaluation, Evidence, measure
 from workbench.metrics.results import Results
 from workbench.metrics.value import Value
 from workbench.recipe import load
-from workbench.run import RunFolder
+from workbench.run import RunError, RunFolder
 from workbench.train.base import Evaluator
 from workbench.train.checkpoint import load_weights
 from workbench.train.log import read_log
@@ -36,6 +37,8 @@ from workbench.train.loop import Trainer
 from workbench.train.machine import choose_device, choose_precision, settle
 from workbench.train.parallel import Parallel, join, leave
 
+DATA = "data.json"
+"""The note in a run's folder of the text and the tokens that it was trained on."""
 SHOWN_TEXTS = 4
 """Samples kept as text at each evaluation while training, and characters of each."""
 SHOWN_CHARACTERS = 600
@@ -60,6 +63,29 @@ def reopen(path: Path | str, overrides: Iterable[str] = ()) -> tuple[RunFolder, 
     return run, load(run.resolved, overrides)
 
 
+def evaluated(run: RunFolder) -> bool:
+    """Whether the figures that a run keeps are of its last checkpoint."""
+    try:
+        return bool(read_json(run.results)["provenance"]["step"] == run.read_status().get("step"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def finish(
+    run: RunFolder,
+    resolved: Resolved,
+    cache: Path | str | None = None,
+    measure_it: bool = True,
+    packing: Progress | None = None,
+    tell: Tell = silent,
+) -> bool:
+    """Train what is not trained, then evaluate what is not evaluated; true in the process that leads."""
+    lead = train(run, resolved, cache, packing)
+    if lead and measure_it and not evaluated(run):
+        evaluate(run.path, cache, tell, packing)
+    return lead
+
+
 def train(
     run: RunFolder,
     resolved: Resolved,
@@ -79,15 +105,39 @@ def train(
     try:
         with run.locked() if parallel.lead else nullcontext():
             if not run.finished:
-                data = assemble.prepare(resolved, cache, tell)
+                if resolved.hash != run.hash:
+                    raise RunError(
+                        f"{run.resolved} is not the recipe that this run was begun with (hash {resolved.hash}, then "
+                        f"{run.hash}): undo the change, or train it as a recipe of its own"
+                    )
+                data = assemble.prepare(resolved, cache, tell, run.path)
+                require_same_text(run, data)
                 if parallel.lead:
                     data.tokenizer.save(run.path / assemble.TOKENIZER)
-                    write_json(run.path / "data.json", data.meta)
+                    write_json(run.path / DATA, data.meta)
                 parallel.wait()
                 trainer(run, resolved, data, parallel, quiet).fit()
     finally:
         leave()
     return parallel.lead
+
+
+def require_same_text(run: RunFolder, data: Prepared) -> None:
+    """Check that data is what the run was begun with: other text has other tokens, and the weights know the old.
+
+    Raises:
+        RunError: the corpus or its tokenizer has changed since.
+    """
+    try:
+        before = read_json(run.path / DATA)
+        changed = [what for what in ("corpus", "tokenizer") if before[what] != data.meta[what]]
+    except (OSError, ValueError, KeyError, TypeError):  # not begun, or the note is lost: nothing to hold it against
+        return
+    if changed:
+        raise RunError(
+            f"the {' and the '.join(changed)} of {run.path} changed since it was begun ({DATA} says what it was): "
+            "restore the text, or train on the new one in another folder (--runs)"
+        )
 
 
 def trainer(
@@ -184,6 +234,8 @@ def open_trained(path: Path | str, which: str = "last", overrides: Iterable[str]
     precision = choose_precision(settings.precision, device)[0]
     model = assemble.model(resolved, assemble.kept_tokenizer(resolved, run.path))
     found = load_weights(model.backbone, run.ckpt, which=which)
+    for problem in found.passed:
+        print(f"{run.path.name}: {problem}; the weights of step {found.step} are used", file=sys.stderr)
     model.process.place(device)
     model.shell.to(device).eval().requires_grad_(False)
     return Opened(run, resolved, model, device, precision, found.step)
@@ -205,7 +257,8 @@ def evaluate(
     opened = open_trained(path)
     run, resolved = opened.run, opened.resolved
     began = time.monotonic()
-    data = assemble.prepare(resolved, cache, packing)
+    data = assemble.prepare(resolved, cache, packing, run.path)
+    require_same_text(run, data)
     every = assemble.evaluations(resolved)
     chosen = {name: one for name, one in every.items() if not one.every} or every
     examiner = opened.examiner(data)
@@ -218,7 +271,7 @@ def evaluate(
         if evaluation.samples:
             samples, real = list(evidence.samples.texts), list(evidence.real.texts)
     results = Results(
-        recipe=resolved.hash,
+        recipe=run.hash,
         name=resolved.name,
         run=run.path.name,
         process=resolved.data["process"]["type"],
@@ -241,5 +294,6 @@ def evaluate(
     )
     with run.locked():
         write_json(run.results, results.as_data())
-        run.mark("evaluated", step=opened.step)
+        if run.finished:  # a look at a run that is still to be trained on does not end it
+            run.mark("evaluated", step=opened.step)
     return results

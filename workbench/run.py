@@ -70,13 +70,16 @@ class RunFolder:
         """Make a run's folder, or open the one that this recipe already has.
 
         ``digest``: the recipe's hash; ``resolved``: its YAML text; ``plugins``: files that it was read with, which
-        are copied. The environment is written down anew: it is that of the newest session.
+        are copied. The environment is written down anew: it is that of the newest session that trains.
 
         Raises:
             RunError: the folder is another recipe's (same name, same first digits of the hash).
         """
         path = Path(root) / f"{slug(name)}-{digest[:SHORT]}"
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{path} cannot be made ({error.strerror}); choose another folder by --runs") from error
         if not (path / "status").exists():
             write_json(path / "status", {"schema": 1, "name": name, "hash": digest, "state": "created", **_writer()})
         run = cls(path)
@@ -84,7 +87,8 @@ class RunFolder:
             raise RunError(f"{path} is a run of another recipe (hash {run.hash}, here {digest}); rename the recipe")
         if resolved:
             write_text(run.resolved, resolved)
-        write_json(run.env, environment())
+        if not run.finished:  # a finished run keeps the environment that it was trained in
+            write_json(run.env, environment())
         for source in plugins:
             run.plugins.mkdir(exist_ok=True)
             shutil.copy2(source, run.plugins / Path(source).name)
@@ -99,11 +103,14 @@ class RunFolder:
         try:
             facts = read_json(self.path / "status")
             return {**facts, "name": facts["name"], "hash": facts["hash"], "state": facts["state"]}
-        except FileNotFoundError:
-            raise RunError(f"{self.path} is no run folder (it has no status file)") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (FileNotFoundError, NotADirectoryError):
+            known = (self.path / "resolved.yaml").is_file()
+            lost = "; train its recipe again: what it holds is kept, and the file is made anew" * known
+            raise RunError(f"{self.path} is no run folder (it has no status file){lost}") from None
+        except (ValueError, KeyError, TypeError, OSError) as error:
             raise RunError(
-                f"{self.path / 'status'} cannot be read ({error}); remove the folder to start anew"
+                f"{self.path / 'status'} cannot be read ({error}); remove that file and train the recipe again: "
+                "what the run holds is kept"
             ) from error
 
     @property

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-import backbones.gpt2
-import backbones.transformer  # noqa: F401  (registers)
 from backbones.attention import Attention
 from backbones.base import Backbone, CachedBackbone, Mixer
+from backbones.conditioning import Conditioning
 from backbones.contract import CHECKS, check_backbone, check_mixer
+from workbench.core import index
 
+index.import_parts()
 GRU = Path(__file__).parents[2] / "docs" / "plugins" / "my_gru.py"
 SHIPPED_BACKBONES, SHIPPED_MIXERS = Backbone.names(), Mixer.names()
 
@@ -37,6 +38,11 @@ def test_backbone(name):
 @pytest.mark.parametrize("name", SHIPPED_MIXERS)
 def test_mixer(name):
     assert CHECKS["mixer"](Mixer.lookup(name)) == []
+
+
+@pytest.mark.parametrize("name", Conditioning.names())
+def test_conditioning(name):
+    assert CHECKS["conditioning"](Conditioning.lookup(name)) == []
 
 
 def test_the_plug_in_of_the_docs(registry):

@@ -12,6 +12,9 @@ from graphs.contract import CHECKS
 from graphs.dense import Ring
 from graphs.noise import LogLinear
 from graphs.uniform import Uniform
+from workbench.core import index
+
+index.import_parts()
 
 
 @pytest.mark.parametrize("name", Graph.names())

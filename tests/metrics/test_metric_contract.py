@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from workbench.core import index
 from workbench.core.spec import build, misfits, resolve
 from workbench.metrics import cost, diversity, likelihood
 from workbench.metrics.base import (
@@ -26,7 +27,8 @@ from workbench.metrics.contract import CHECKS, example_evidence
 from workbench.metrics.results import SCHEMA, Results, ResultsError
 from workbench.metrics.value import Value
 
-ALL = [Metric.lookup(name)() for name in Metric.names()]
+index.import_parts()
+ALL = [Metric.lookup(name)(**Metric.lookup(name).example()) for name in Metric.names()]
 
 
 @pytest.mark.parametrize("name", Metric.names())

@@ -62,6 +62,22 @@ def _world(masked: bool):
     return rates, p0, process, Shell(ExactNet(p0, rates, unscale=masked))
 
 
+class Half(ScoreEntropy):
+    """An objective that is no bound."""
+
+    def rows(self, log_score_RS, graph, context):
+        nats_R, aux_RK = super().rows(log_score_RS, graph, context)
+        return nats_R / 2, aux_RK
+
+
+def test_the_bound_is_the_score_entropys_whatever_is_trained_on():
+    _, _, process, shell = _world(True)
+    other = Diffusion(VOCAB, LENGTH, process.graph, process.noise, process.readout, Half(), process.times)
+    x0 = np.array([[0, 2], [1, 1]])
+    due, found = (one.nll(shell, x0, np.arange(2), Rng(0), 4).nats_BK for one in (process, other))
+    assert np.array_equal(due, found)
+
+
 @pytest.mark.parametrize("masked", [True, False])
 def test_bound_of_the_exact_score_is_the_likelihood_plus_the_known_gap_at_the_end(masked):
     rates, p0, process, shell = _world(masked)

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_iter
 
 from graphs.absorbing import Absorbing
 from graphs.uniform import Uniform
-from workbench.kernels.rows import fused_rows, head_rows, padded_rows, rows_values
+from workbench.kernels.rows import chunk_rows, fused_rows, head_rows, padded_rows, rows_values
 from workbench.processes.objectives import DenoisingRows, NextTokenRows, ScoreEntropy
 from workbench.processes.readouts import Plain, Readout, Scaled
 
@@ -168,7 +168,15 @@ def test_autocast_keeps_scores_in_float32():
 
 
 def test_padding_always_leaves_rows_for_the_head():
-    assert padded_rows(0, 64) == 16
-    assert padded_rows(16, 64) == 16
-    assert padded_rows(17, 64) == 32
-    assert padded_rows(1, 4096, "cuda") == 512
+    assert padded_rows(0) == 16
+    assert padded_rows(16) == 16
+    assert padded_rows(17) == 32
+    assert padded_rows(1, "cuda") == 512
+
+
+def test_few_shapes_reach_a_compiled_chunk_pass():
+    """A recompilation costs tens of seconds: whatever the number of live rows, last chunks have at most four sizes."""
+    for vocab in (257, 1024, 50_257, 128_000):
+        chunk = chunk_rows(vocab, "cuda")
+        sizes = {chunk} | {padded_rows(rows, "cuda") % chunk or chunk for rows in range(1, 40_000, 97)}
+        assert len(sizes) <= 4, (vocab, sorted(sizes))

@@ -10,17 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-import samplers.left_to_right
-import samplers.predictors.analytic
-import samplers.predictors.euler
-import samplers.reverse
-import samplers.shapers
-import samplers.times  # noqa: F401
 from graphs.base import Noise
 from samplers.base import Law, Look, Predictor, ScoreView, Shape, ShapeContext, Shaper, State, Times
 from samplers.contract import CHECKS, check_predictor, check_shaper, check_times
 from samplers.predictors.normalised import Normalised
 from tests.samplers.toys import Remask
+from workbench.core import index
+
+index.import_parts()
 
 
 @pytest.mark.parametrize("name", Predictor.names())
@@ -106,6 +103,24 @@ class Deaf(Normalised):
         return super().law(stage, looks, state, view, None)
 
 
+class Slow(Wrong):
+    """Leaves less often than the noise goes."""
+
+    def fault(self, law: Law, state: State, look: Look) -> Law:
+        return replace(law, leave_R=0.7 * law.leave_R)
+
+
+class Hasty(Wrong):
+    """Half of the likely tokens' mass is given to all alike."""
+
+    def fault(self, law: Law, state: State, look: Look) -> Law:
+        def target(subset: Tensor) -> Tensor:
+            p_RN = law.target(subset).exp()
+            return torch.where(p_RN > 0, p_RN / p_RN.sum(-1, keepdim=True) + 0.5, 0.0).log()
+
+        return replace(law, target=target)
+
+
 class Crowd(Wrong):
     """Lands by what the batch holds."""
 
@@ -129,6 +144,8 @@ class Crowd(Wrong):
         (Scribbles, "changed in place"),
         (Deaf, "tokens that the shaper excludes"),
         (Crowd, "drawn alone differs"),
+        (Hasty, "off at the end"),
+        (Slow, "off at t = 0.3"),
     ],
 )
 def test_a_wrong_predictor_is_found(part: type[Predictor], complaint: str) -> None:

@@ -150,6 +150,9 @@ def test_piped_progress_is_a_line_now_and_then_with_the_time_left(capsys, monkey
     assert lines[0].startswith("toy: 101/300 · loss 2 nats/token, 12,346 tokens/s · 0:50 left")
     assert 5 <= len(lines) <= 7
     assert lines[-1].endswith("0:00 left")
+    with display("toy", 0, 300) as shown:
+        shown.show(1, {})  # before the first line of the log
+    assert capsys.readouterr().err == "toy: 1/300 · 0:00 left\n"
 
 
 def test_a_terminal_gets_a_bar(monkeypatch):

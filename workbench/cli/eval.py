@@ -21,6 +21,7 @@ def run(args: argparse.Namespace) -> int:
 
     from workbench import experiment
     from workbench.cli.progress import evaluation_bar, packing_bar
+    from workbench.cli.tables import console
     from workbench.report.tables import print_table
 
     found = []
@@ -30,5 +31,5 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([results.as_data() for results in found], allow_nan=False))
     else:
-        print_table(args.run)
+        print_table(args.run, console(wide=None))
     return 0

@@ -2,7 +2,8 @@
 
 A command is a module with ``configure(parser)``, which adds arguments to the command's own parser, and
 ``run(args) -> int``, which returns the exit status: 0 done, 1 something is wrong, 2 wrong usage. A
-`WorkbenchError` becomes its message on stderr and status 1; ``--debug`` shows the traceback.
+`WorkbenchError` becomes its message on stderr and status 1, and so does what the machine refuses (a file, memory);
+``--debug`` shows the traceback.
 """
 
 from __future__ import annotations
@@ -10,9 +11,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import io
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import NoReturn
 
 from workbench import __version__
@@ -33,8 +38,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
 EPILOG = "Start with `workbench quickstart`, or `workbench list`. Help on one command: `workbench COMMAND --help`."
 
 
+class Terminated(BaseException):
+    """SIGTERM has come: everything is closed on the way out, as for the key that interrupts."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
+    _open_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     args, unknown = _parser(arguments).parse_known_args(arguments)
     if unknown and "override" in args and not any(word.startswith("-") for word in unknown):
@@ -43,24 +53,66 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif unknown:
         args._own.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
-        status = int(args._act(args))
-        sys.stdout.flush()
-        return status
-    except WorkbenchError as error:
-        if args.debug:
-            raise
-        print(f"workbench {args.command}: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        if args.debug:
-            raise
-        print("interrupted", file=sys.stderr)
-        return 130
+        with _terminable():
+            status = int(args._act(args))
+            sys.stdout.flush()
+            return status
     except BrokenPipeError:
         # The reader of our output has gone (`workbench list | head`); nothing more can be said.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (WorkbenchError, OSError, MemoryError, RuntimeError, KeyboardInterrupt, Terminated) as error:
+        message, status = _in_words(error)
+        if args.debug or not message:
+            raise
+        print(f"workbench {args.command}: {message}", file=sys.stderr)
+        return status
+
+
+def _in_words(error: BaseException) -> tuple[str, int]:
+    """What to tell a user, and the exit status; no words for an error that is the workbench's own fault."""
+    if isinstance(error, WorkbenchError):
+        return str(error), error.exit_code
+    if isinstance(error, (KeyboardInterrupt, Terminated)):
+        return "stopped; what was finished is kept, and the same command goes on from there", (
+            130 if isinstance(error, KeyboardInterrupt) else 128 + signal.SIGTERM
+        )
+    if isinstance(error, OSError):
+        file = f"{error.filename}: " if error.filename is not None else ""
+        why = error.strerror or str(error)
+        return f"{file}{why} (is there space, and may it be read and written?)", 1
+    # torch says it in a RuntimeError: of its own type on a GPU, in words on a CPU
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error):
+        return f"out of memory ({str(error).splitlines()[0] or 'in Python':.200}): take a smaller batch or network", 1
+    return "", 1
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM raises `Terminated` inside (the trainer has its own way with it); in the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _open_streams() -> None:
+    """Output that takes every character and may be closed: what a terminal cannot show becomes a ``?``."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (open for the process's life)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from workbench.cli.places import add_places
+
+if TYPE_CHECKING:
+    from workbench.run import RunFolder
 
 RECIPES = ("quickstart/sedd.yaml", "quickstart/gpt2.yaml")
 """What is compared; the report's rows are in this order."""
@@ -18,6 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train what is not trained, evaluate what is not evaluated, print the table and where things lie."""
+    from workbench.cli.tables import console
     from workbench.core.places import recipes_folder
     from workbench.report.tables import print_table
     from workbench.report.write import write_report
@@ -26,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     folders = [_finished(recipes_folder() / name, args) for name in RECIPES]
     paths = [folder.path for folder in folders]
     written = write_report(paths, args.runs / "quickstart-report")
-    print_table(paths)
+    print_table(paths, console(wide=None))
     for path in paths:
         print(f"run:         {path}")
     print(f"report:      {written.html}")
@@ -36,17 +42,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _finished(recipe, args):  # type: ignore[no-untyped-def]
+def _finished(recipe: Path, args: argparse.Namespace) -> RunFolder:
     from workbench import experiment
     from workbench.cli.progress import evaluation_bar, packing_bar
     from workbench.recipe import load
 
     resolved = load(recipe)
     folder = experiment.create(resolved, args.runs)
-    if not folder.finished:
-        with packing_bar() as packing:
-            experiment.train(folder, resolved, args.cache, packing)
-    if not folder.results.is_file():
-        with evaluation_bar(folder.path.name) as tell, packing_bar() as packing:
-            experiment.evaluate(folder.path, args.cache, tell, packing)
+    with evaluation_bar(folder.path.name) as tell, packing_bar() as packing:
+        experiment.finish(folder, resolved, args.cache, True, packing, tell)
     return folder

@@ -44,15 +44,17 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(drawn.as_data()))
         return 0
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
+    from workbench.cli.tables import console as printer
+    from workbench.report.words import visible
+
+    console = printer(wide=None)
     for number, spans in enumerate(drawn.spans):
         console.print(f"[dim]— {args.first + number} —[/dim]")
         text = Text()
         for piece, given in spans:
-            text.append(piece, style="underline" if given else "")
+            text.append(visible(piece), style="underline" if given else "")  # bytes drawn may command a terminal
         console.print(text)
     console.print(f"[dim]{drawn.calls} network calls, {drawn.seconds:.2f} s, {drawn.sampler}[/dim]")
     return 0

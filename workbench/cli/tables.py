@@ -16,11 +16,18 @@ WIDE = 160
 """Columns where the output is no terminal."""
 
 
-def console() -> Console:
-    """Where commands print to."""
+def console(wide: int | None = WIDE) -> Console:
+    """Where commands print to; ``wide``: columns where that is no terminal (None: what rich takes)."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False, soft_wrap=False)
+    class Piped(Console):
+        """A console whose reader may leave, as of any output."""
+
+        def on_broken_pipe(self) -> None:
+            """Leave it to the entry point; rich ends the process with status 1."""
+            raise BrokenPipeError
+
+    return Piped(width=None if sys.stdout.isatty() else wide, highlight=False, soft_wrap=False)
 
 
 def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:

@@ -24,22 +24,21 @@ def run(args: argparse.Namespace) -> int:
     from workbench.cli.progress import evaluation_bar, packing_bar
     from workbench.recipe import load
 
+    if args.resume is not None and "=" in str(args.recipe or ""):
+        raise WorkbenchError("--resume changes no settings; train the recipe with them, as a run of its own")
     if (args.recipe is None) == (args.resume is None):
         raise WorkbenchError("name a recipe file, or a run folder by --resume (and not both)")
+    if args.recipe is not None and (args.recipe / "status").is_file():
+        raise WorkbenchError(f"{args.recipe} is a run, not a recipe: workbench train --resume {args.recipe}")
     if args.resume is not None:
         folder, resolved = experiment.reopen(args.resume)
     else:
         resolved = load(args.recipe, args.override)
         folder = experiment.create(resolved, args.runs)
-    lead = True
     if folder.finished:
         print(f"{folder.path} is trained already")
-    else:
-        with packing_bar() as packing:
-            lead = experiment.train(folder, resolved, args.cache, packing)
+    with evaluation_bar(folder.path.name) as tell, packing_bar() as packing:
+        lead = experiment.finish(folder, resolved, args.cache, not args.no_eval, packing, tell)
     if lead:
-        if not args.no_eval and not folder.results.is_file():
-            with evaluation_bar(folder.path.name) as tell, packing_bar() as packing:
-                experiment.evaluate(folder.path, args.cache, tell, packing)
         print(f"run: {folder.path}\nTensorBoard: tensorboard --logdir {folder.tb}")
     return 0

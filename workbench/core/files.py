@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -34,8 +35,11 @@ def write_text(path: Path, text: str, sync: bool = True) -> None:
             if sync:
                 os.fsync(out.fileno())
         os.replace(draft, path)
+    except OSError as error:  # a full disk does not say which file it would not take
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
     if sync:
         sync_file(path.parent)
 
@@ -47,8 +51,15 @@ def write_json(path: Path, data: Any, sync: bool = True) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The content of a JSON file.
+
+    Raises:
+        ValueError: it is no JSON in UTF-8.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested past all use") from error
 
 
 def sha256(path: Path) -> str:

@@ -14,6 +14,8 @@ from workbench.core.plugins import Plugin, PluginError, load_plugin
 from workbench.core.spec import Node, misfits, resolve
 from workbench.core.tree import dump_yaml, load_tree, override, stable_hash
 
+PARENT = " A file without a name is a parent, for recipes that say `extends`; it is not run by itself."
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -53,7 +55,14 @@ def load_as(schema: type[Part], path: Path | str, overrides: Iterable[str] = ())
         RecipeError: with every problem of the recipe.
         WorkbenchError: the file cannot be read, or a module that defines parts cannot be imported.
     """
-    return resolve_as(schema, override(load_tree(path), overrides), Path(path))
+    tree = override(load_tree(path), overrides)
+    try:
+        return resolve_as(schema, tree, Path(path))
+    except RecipeError as error:
+        if "name" in tree:
+            raise
+        told = [Problem(one.path, one.message + PARENT * (one.path == "name")) for one in error.problems]
+        raise RecipeError(told, error.source) from error
 
 
 def resolve_as(schema: type[Part], tree: Mapping[str, Any], source: Path | None = None) -> Resolved:

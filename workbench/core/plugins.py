@@ -75,6 +75,19 @@ def load_plugin(path: Path | str) -> Plugin:
     return plugin
 
 
+def plugin_file(part: type[object]) -> Path | None:
+    """The plug-in file that a class comes from; None for a class of a package."""
+    module = sys.modules.get(part.__module__)
+    if module is None or not part.__module__.startswith(PREFIX):
+        return None
+    return Path(str(module.__file__))
+
+
+def plugin_version(part: type[object]) -> str:
+    """What changes when the plug-in file that a class comes from does: "" for a class of a package."""
+    return part.__module__.rpartition("_")[2] if part.__module__.startswith(PREFIX) else ""
+
+
 @contextmanager
 def isolated() -> Iterator[None]:
     """What is plugged in inside is gone after: recipes checked one after the other see their own plug-ins

@@ -55,7 +55,7 @@ def read_yaml(source: Path | str, name: str = "text") -> Any:
 
 def _read_text(path: Path) -> str:
     if not path.is_file():
-        raise TreeError(f"{path}: {'is a folder' if path.is_dir() else 'there is no such file'}")
+        raise TreeError(f"{path}: {'is a folder; name a .yaml file' if path.is_dir() else 'there is no such file'}")
     try:
         with path.open("rb") as file:
             raw = file.read(BYTES + 1)

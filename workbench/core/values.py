@@ -27,7 +27,7 @@ DEPTH = 64
 """How deep data may nest."""
 SIZE = 100_000
 """How many values data may hold, aliases counted each time they are used."""
-BITS = 128
+BITS = 63
 """How large an integer may be."""
 WORDS = {
     int: "an integer",

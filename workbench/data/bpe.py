@@ -90,6 +90,11 @@ class Bpe(Tokenizer):
         self.sample = documents
         self._level: ByteLevel | None = None
 
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        """A few merges."""
+        return {"vocab": 264}
+
     def as_data(self) -> dict[str, Any]:
         """Vocabulary, documents learned from, and the library's version (its ties may break another way)."""
         return {"vocab": self.size, "documents": self.sample, "tokenizers": tokenizers.__version__}

@@ -7,7 +7,7 @@ import importlib.util
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from annotated_types import Ge
 
@@ -117,6 +117,11 @@ class Text(Corpus):
             raise DataError("corpus `text`: `paths` names no file")
         self.paths, self.valid, self.hold_out = paths, valid, hold_out
         self.format = TextFormat(separator=separator or None, field=field, errors=errors)
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        """This very file, its paragraphs as documents."""
+        return {"paths": [__file__], "separator": "\n\n"}
 
     def documents(self, split: Split, start: int = 0) -> Iterator[str]:
         """The documents of the files in order."""

@@ -60,7 +60,10 @@ def find_files(paths: Sequence[str]) -> list[Path]:
         elif path.is_file():
             files = [path]
         else:
-            raise DataError(f"no file or folder {name!r} (looked for it at {path.absolute()})")
+            raise DataError(
+                f"no file or folder {name!r} (looked for it at {path.absolute()}; a relative path starts where the "
+                "command runs)"
+            )
         for file in files:
             found.setdefault(file.resolve(), file)
     return list(found.values())

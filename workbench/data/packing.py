@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workbench.core.files import write_json
+from workbench.core.plugins import plugin_version
 from workbench.data.base import Corpus, Ids, Progress, Split, Tokenizer
 from workbench.data.storage import DataError, fingerprint, locked, read_json
 from workbench.data.workers import encode_chunks, threads
@@ -89,8 +90,15 @@ class Tokens:
 
 
 def address(corpus: Corpus, tokenizer: Tokenizer) -> str:
-    """The name in the cache of a corpus' streams by a tokenizer, from their contents."""
-    return fingerprint({"corpus": corpus.digest(), "tokenizer": tokenizer.digest(), "protocol": PROTOCOL})
+    """The name in the cache of a corpus' streams by a tokenizer, from their contents (and a plug-in's own code)."""
+    content = {"corpus": corpus.digest(), "tokenizer": tokenizer.digest(), "protocol": PROTOCOL}
+    return fingerprint(content | versions(corpus=corpus, tokenizer=tokenizer))
+
+
+def versions(**parts: Corpus | Tokenizer) -> dict[str, str]:
+    """Versions of those parts that come from plug-in files: a file that is edited must not find old tokens."""
+    found = {f"{name} version": plugin_version(type(part)) for name, part in parts.items()}
+    return {name: version for name, version in found.items() if version}
 
 
 def pack(

@@ -10,7 +10,7 @@ from typing import Any
 from workbench.core.bounds import Count
 from workbench.core.part import Section
 from workbench.data.base import Corpus, Progress, Split, Tokenizer
-from workbench.data.packing import PROTOCOL, Tokens, pack, silent
+from workbench.data.packing import PROTOCOL, Tokens, pack, silent, versions
 from workbench.data.storage import DataError, cache_folder, fingerprint, locked
 from workbench.data.windows import Blocks
 
@@ -87,6 +87,7 @@ class Data(Section):
                     "type": self.tokenizer.type_name,
                     "settings": self.tokenizer.as_data(),
                 }
+                | versions(corpus=self.corpus, tokenizer=self.tokenizer)
             )
         )
         path = folder / self.tokenizer.file

@@ -11,7 +11,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
+from workbench.core.plugins import load_plugin, plugin_file
 from workbench.data.base import Ids, Tokenizer
 
 HERE = 4
@@ -45,7 +47,7 @@ def encode_chunks(
     else:
         return
     try:
-        state = pickle.dumps(tokenizer)
+        state, plugin = pickle.dumps(tokenizer), plugin_file(type(tokenizer))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         warnings.warn(f"the tokenizer cannot go to other processes ({error}); encoding in this one", stacklevel=2)
         for batch in batches:
@@ -53,7 +55,7 @@ def encode_chunks(
         return
     waiting: deque[list[str]] = deque()  # given to the pool and not yielded yet
     try:
-        yield from _in_processes(state, batches, workers, waiting)
+        yield from _in_processes(state, plugin, batches, workers, waiting)
     except BrokenProcessPool as error:
         warnings.warn(f"encoding processes died ({error}); encoding goes on in this one", stacklevel=2)
         for batch in itertools.chain(waiting, batches):
@@ -61,12 +63,12 @@ def encode_chunks(
 
 
 def _in_processes(
-    state: bytes, batches: Iterator[list[str]], workers: int, waiting: deque[list[str]]
+    state: bytes, plugin: Path | None, batches: Iterator[list[str]], workers: int, waiting: deque[list[str]]
 ) -> Iterator[tuple[list[str], list[Ids]]]:
     """The batches in order, at most ``workers`` + 2 of them under way."""
     futures: deque[Future[list[Ids]]] = deque()
     pool = ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start, initargs=(state,)
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start, initargs=(state, plugin)
     )
     try:
         for batch in batches:
@@ -82,10 +84,12 @@ def _in_processes(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start(state: bytes) -> None:
-    """In a worker: take the tokenizer; one thread each, the processes fill the cores."""
+def _start(state: bytes, plugin: Path | None) -> None:
+    """In a worker: take the tokenizer, from a plug-in if need be; one thread each: the processes fill the cores."""
     global _tokenizer
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    if plugin is not None:
+        load_plugin(plugin)
     _tokenizer = pickle.loads(state)
 
 

@@ -21,19 +21,21 @@ the whole head."""
 DEVICE_CHUNK_BYTES = 512 << 20
 """The same on an accelerator: large enough that launches do not show."""
 
+CPU_GRANULE, DEVICE_GRANULE = 16, 512
+"""Rows are padded to multiples of this: a CPU wants no idle work, compiled code on an accelerator few shapes (a last
+chunk has at most four)."""
+
 
 def chunk_rows(outputs: int, device: torch.device | str = "cpu") -> int:
-    """Rows of one chunk for a head of ``outputs`` columns: a multiple of 16, at least 16, at most 4096."""
-    budget = CPU_CHUNK_BYTES if torch.device(device).type == "cpu" else DEVICE_CHUNK_BYTES
-    return min(4096, max(16, budget // (4 * outputs) // 16 * 16))
+    """Rows of one chunk for a head of ``outputs`` columns: whole granules, at least one, at most 2048 rows."""
+    on_cpu = torch.device(device).type == "cpu"
+    granule, budget = (CPU_GRANULE, CPU_CHUNK_BYTES) if on_cpu else (DEVICE_GRANULE, DEVICE_CHUNK_BYTES)
+    return min(2048, max(1, budget // (4 * outputs) // granule) * granule)
 
 
-def padded_rows(rows: int, chunk: int, device: torch.device | str = "cpu") -> int:
-    """The number of rows after padding: whole granules, at least one, so that the head is always touched.
-
-    Compiled code on an accelerator wants few shapes (granules of up to 512 rows); a CPU wants no idle work (16).
-    """
-    granule = 16 if torch.device(device).type == "cpu" else min(chunk, 512)
+def padded_rows(rows: int, device: torch.device | str = "cpu") -> int:
+    """The number of rows after padding: whole granules, at least one, so that the head is always touched."""
+    granule = CPU_GRANULE if torch.device(device).type == "cpu" else DEVICE_GRANULE
     return max(1, -(-rows // granule)) * granule
 
 

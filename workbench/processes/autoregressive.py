@@ -45,7 +45,7 @@ class Autoregressive(Process):
         x0 = torch.from_numpy(np.ascontiguousarray(x0_BL))
         x_BL = torch.cat([torch.full((batch, 1), self.eos, dtype=torch.long), x0[:, :-1]], dim=1)
         count = batch * length
-        rows_R = torch.zeros(padded_rows(count, self.chunk, self.device), dtype=torch.long)
+        rows_R = torch.zeros(padded_rows(count, self.device), dtype=torch.long)
         rows_R[:count] = torch.arange(count)
         weight_R = torch.zeros(len(rows_R))
         weight_R[:count] = 1.0

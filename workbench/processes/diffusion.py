@@ -15,7 +15,7 @@ from workbench.core.rng import Rng
 from workbench.kernels.rows import fused_rows, gather_features, padded_rows
 from workbench.processes.base import BUCKETS, Bound, Loss, Noised, Process
 from workbench.processes.likelihood import diffusion_bound
-from workbench.processes.objectives import DenoisingRows, Objective
+from workbench.processes.objectives import DenoisingRows, Objective, ScoreEntropy
 from workbench.processes.readouts import Readout
 from workbench.processes.time_draws import TimeDraw
 from workbench.processes.views import DenoiserView, features
@@ -61,6 +61,7 @@ class Diffusion(Process):
         self.objective, self.times = objective, times
         self.states = self.outputs = graph.states
         self.rows = DenoisingRows(graph, readout, objective)
+        self.bound_rows = DenoisingRows(graph, readout, ScoreEntropy())
 
     def prepare(
         self, x0_BL: npt.NDArray[np.int64], seq_B: npt.NDArray[np.int64], step: int, rng: Rng
@@ -83,7 +84,7 @@ class Diffusion(Process):
         sigma_B, rate_B = self.noise.total(t), self.noise.rate(t)
         x_BL = self.graph.corrupt(x0, sigma_B.unsqueeze(-1), torch.from_numpy(u_BL))
         live = self.graph.live(x_BL).reshape(-1).nonzero().squeeze(-1)
-        padded = padded_rows(live.numel(), self.chunk, self.device)
+        padded = padded_rows(live.numel(), self.device)
         rows_R = torch.zeros(padded, dtype=torch.long)
         rows_R[: live.numel()] = live
         b_R = rows_R // length

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from graphs.base import Graph, gather_own
+from workbench.core.errors import Problem
 from workbench.core.part import Part
 from workbench.processes.readouts import Readout
+
+if TYPE_CHECKING:
+    from workbench.core.node import Node
 
 Context = dict[str, Tensor]
 """Per-row tensors: ``x`` (input ids), ``target`` (clean tokens), ``sigma`` (total noise)."""
@@ -19,10 +24,36 @@ Context = dict[str, Tensor]
 class Objective(Part, ABC, kind="objective"):
     """A training objective of a diffusion process, per unit of σ (the process weighs it by dσ/dt).
 
-    ``aux``: names of the diagnostics it returns beside the nats.
+    What is trained on; likelihood is always bounded by the score entropy (`likelihood`), whatever was.
+    ``aux``: names of the diagnostics it returns beside the nats. ``masked_only``: needs a masked graph.
+    ``normalised``: needs a readout whose scores are those of a normalised clean law. Rows that are not live get 0.
     """
 
     aux: ClassVar[tuple[str, ...]] = ()
+    masked_only: ClassVar[bool] = False
+    normalised: ClassVar[bool] = False
+
+    @classmethod
+    def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
+        """A graph without the mask, or a readout without the norm, that this objective needs."""
+        yield from super().misfits(node, root)
+        graph: Any = root.find("process.graph")
+        readout: Any = root.find("process.readout")
+        if cls.masked_only and graph is not None and not graph.part.mask:
+            fitting = [name for name, one in sorted(graph.part.registered.items()) if one.mask]
+            yield Problem(
+                node.path,
+                f"objective {cls.type_name!r} needs a graph with a mask, and graph {graph.part.type_name!r} has none. "
+                f"Graphs that fit: {', '.join(fitting)}.",
+            )
+        if cls.normalised and readout is not None and not readout.part.normalised:
+            known: dict[str, Any] = dict(Readout.registered)
+            fitting = [name for name, one in sorted(known.items()) if one.normalised]
+            yield Problem(
+                node.path,
+                f"objective {cls.type_name!r} needs a readout that normalises, and readout "
+                f"{readout.part.type_name!r} does not. Readouts that fit: {', '.join(fitting) or 'none yet'}.",
+            )
 
     @abstractmethod
     def rows(self, log_score_RS: Tensor, graph: Graph, context: Context) -> tuple[Tensor, Tensor]:

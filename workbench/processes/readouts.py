@@ -21,10 +21,12 @@ class Readout(Part, ABC, kind="readout", supplied=("vocab",)):
 
     ``affine``: outputs plus a number per row (own entry excepted), so that a gradient in log-scores is, own entry
     zeroed, a gradient in outputs; others are differentiated automatically. ``masked_only``: needs a masked graph.
+    ``normalised``: the scores are those of a normalised law of the clean token, whatever the outputs.
     """
 
     affine: ClassVar[bool] = False
     masked_only: ClassVar[bool] = False
+    normalised: ClassVar[bool] = False
 
     @abstractmethod
     def log_score(self, out_RS: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:

@@ -98,7 +98,12 @@ COLUMNS = (
     Column("sample_tokens_per_second", "sampling", "tokens/s", significant),
     Column("parameters", "size", "(parameters)", millions),
 )
-"""What the table shows, where a run has it."""
+"""What the table shows first, where a run has it."""
+ASIDE = {
+    "perplexity", "bigram_entropy", "rep_3", "train_seconds", "train_tokens", "network_calls",
+    "sample_seconds", "parameters_non_embedding",
+}  # fmt: skip
+"""Values that the table leaves to results.json; all others, a plug-in's metrics among them, follow ``COLUMNS``."""
 
 
 def gain(run: Run) -> Value | None:
@@ -112,8 +117,9 @@ def gain(run: Run) -> Value | None:
 
 def main_table(runs: Sequence[Run]) -> Table:
     """Runs in order, then held-out text once for each way the runs cut it."""
-    values = [{column.key: _value(run, column.key) for column in COLUMNS} for run in runs]
-    columns = tuple(column for column in COLUMNS if any(row[column.key] is not None for row in values))
+    known = (*COLUMNS, *_further(runs))
+    values = [{column.key: _value(run, column.key) for column in known} for run in runs]
+    columns = tuple(column for column in known if any(row[column.key] is not None for row in values))
     rows = [
         Row(
             run.label,
@@ -123,6 +129,17 @@ def main_table(runs: Sequence[Run]) -> Table:
         for run, row in zip(runs, values, strict=True)
     ]
     return Table(columns, (*rows, *_real_rows(runs, values, columns)), tuple(_notes(runs, values, columns)))
+
+
+def _further(runs: Sequence[Run]) -> list[Column]:
+    """Columns for the values that ``COLUMNS`` does not know, in the order in which they come."""
+    known = ASIDE | {column.key for column in COLUMNS}
+    found = {value.name: value for run in runs if run.results for value in run.results.values}
+    return [
+        Column(name, name.replace("_", " "), f"({value.unit})" if value.unit else "", significant)
+        for name, value in found.items()
+        if name not in known
+    ]
 
 
 def _value(run: Run, key: str) -> Value | None:

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,15 @@ class CheckpointError(WorkbenchError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole, verified checkpoint: its folder, its numbers, its tensors by role and name (on the CPU)."""
+    """A whole, verified checkpoint: its folder, its numbers, its tensors by role and name (on the CPU).
+
+    ``passed``: what was wrong with later ones that were passed over for it.
+    """
 
     path: Path
     state: Mapping[str, Any]
     tensors: Mapping[str, Mapping[str, Tensor]]
+    passed: tuple[str, ...] = ()
 
     @property
     def step(self) -> int:
@@ -70,11 +74,35 @@ class Checkpoints:
     def save(
         self, step: int, roles: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], best: int = -1
     ) -> Path:
-        """Write a checkpoint in one step, then drop those no longer kept (``best`` is a step that is)."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.clean()
+        """Write a checkpoint in one step, then drop those no longer kept (``best`` is a step that is).
+
+        Raises:
+            CheckpointError: the disk will not take it; the checkpoints before it stay.
+        """
         draft = self.folder / f"{DRAFT}{step:08d}-{os.getpid()}"
-        draft.mkdir()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.clean()
+            draft.mkdir()
+            self._fill(draft, step, roles, state)
+            final = self.path(step)
+            if final.exists():
+                set_aside(final)
+            os.replace(draft, final)
+            sync_file(self.folder)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise CheckpointError(
+                f"the checkpoint of step {step} could not be written to {self.folder} ({error}); those before it are "
+                "whole: make room, and the same command goes on from the last of them"
+            ) from error
+        self.prune(best)
+        return final
+
+    def _fill(
+        self, draft: Path, step: int, roles: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+    ) -> None:
+        """Write a checkpoint's files, each of them down to the disk."""
         files = {}
         for role, tensors in roles.items():
             file = draft / f"{role}.safetensors"
@@ -85,13 +113,6 @@ class Checkpoints:
         content = {"schema": SCHEMA, "step": step, "hash": self.digest, "files": files, **state}
         write_json(draft / STATE, {**content, "digest": digest(content)})
         sync_file(draft)
-        final = self.path(step)
-        if final.exists():
-            set_aside(final)
-        os.replace(draft, final)
-        sync_file(self.folder)
-        self.prune(best)
-        return final
 
     def mark_best(self, best: Mapping[str, Any]) -> None:
         """Tell readers which checkpoint is best: ``{"figure": …, "value": …, "step": …}``."""
@@ -202,9 +223,9 @@ def load_weights(net: nn.Module, folder: Path, ema: bool = True, which: str = "l
             problems.append(str(error))
             continue
         copy_into(net, {**found.tensors["model"], **(found.tensors.get("ema", {}) if ema else {})})
-        return found
+        return replace(found, passed=tuple(problems))
     reason = "".join(f"\n  {problem}" for problem in problems) or f" ({which!r} was asked for)"
-    raise CheckpointError(f"no usable checkpoint in {folder}{reason}")
+    raise CheckpointError(f"no usable checkpoint in {folder}{reason}\ntrain the run, or train it again in a new folder")
 
 
 def named_weights(net: nn.Module) -> dict[str, Tensor]:

@@ -31,16 +31,16 @@ FLUSH_SECONDS = 30
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The records of a log in order; a last line torn by a crash is left out, an absent file is an empty log."""
-    if not path.exists():
+    """The records of a log in order; a line torn by a crash is left out, an absent file is an empty log."""
+    if not path.is_file():
         return []
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(record, dict) and "step" in record:
+        if isinstance(record, dict) and isinstance(record.get("step"), int) and isinstance(record.get("values"), dict):
             records.append(record)
     return records
 

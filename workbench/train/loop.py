@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from typing import Any
 
 import torch
@@ -95,7 +95,8 @@ class Trainer:
             outcome = self._fit()
         except BaseException as error:
             state = "interrupted" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "failed"
-            self._mark(state, error=f"{type(error).__name__}: {error}")
+            with suppress(OSError):  # a full disk must not hide what went wrong
+                self._mark(state, error=f"{type(error).__name__}: {error}")
             raise
         self._mark("trained", reason=outcome.reason)
         return outcome

@@ -49,7 +49,8 @@ class Plain:
             return
         self._next = now + PLAIN_SECONDS
         left = (now - self.began) / max(1, step - self.start) * (self.steps - step)
-        self.say(f"{step}/{self.steps} · {summary(values)} · {clock(left)} left")
+        parts = (f"{step}/{self.steps}", summary(values), f"{clock(left)} left")
+        self.say(" · ".join(part for part in parts if part))
 
     def say(self, text: str) -> None:
         """A line."""

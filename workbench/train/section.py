@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Literal
 
 from workbench.core.bounds import Count, Natural, NonNegative, Probability
+from workbench.core.errors import Problem
 from workbench.core.part import Section
 from workbench.train.optim import Optimizer
 from workbench.train.schedules import Schedule
+
+if TYPE_CHECKING:
+    from workbench.core.node import Node
 
 
 class Train(Section):
@@ -41,6 +46,23 @@ class Train(Section):
     """
 
     usual = {"optimizer": {"type": "adamw"}, "schedule": {"type": "warmup"}}
+
+    @classmethod
+    def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
+        """A batch that cannot be cut into micro-batches; a best figure of no evaluation that runs while training."""
+        yield from super().misfits(node, root)
+        batch, accumulate, best = (node.settings[name] for name in ("batch", "accumulate", "best"))
+        if batch % accumulate:
+            yield Problem(f"{node.path}.accumulate", f"cuts a batch of {batch} into {accumulate} unequal parts")
+        evaluations = root.settings.get("evaluations")
+        if best and isinstance(evaluations, Mapping):
+            names = [name for name, one in evaluations.items() if one.settings.get("every")]
+            if best.rpartition("/")[0] not in names:
+                yield Problem(
+                    f"{node.path}.best",
+                    f"needs <evaluation>/<figure> of an evaluation with `every:`; found {best!r}. "
+                    f"There are: {', '.join(names) or 'none'}",
+                )
 
     def __init__(
         self,

@@ -1,0 +1,79 @@
+"""Markdown as tests read it: fenced blocks, command lines, links."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FENCE = re.compile(r"^(```+|~~~+) *(\w*)")
+LINK = re.compile(r"\]\(([^()\s]+)(?: \"[^\"]*\")?\)")
+CODE = re.compile(r"`([^`\n]+)`")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, text, and the line (from 1) on which its text begins."""
+
+    language: str
+    text: str
+    line: int
+
+
+def documents() -> list[Path]:
+    """The README (where there is one), its neighbours and all of docs/."""
+    beside = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+    return [path for path in beside if path.is_file()] + sorted((ROOT / "docs").rglob("*.md"))
+
+
+def split(path: Path) -> tuple[list[Block], str]:
+    """A document's fenced blocks, and its prose without them.
+
+    Raises:
+        ValueError: a block is never closed.
+    """
+    blocks, prose = [], []
+    open_by, language, lines, start = "", "", [], 0
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        fence = FENCE.match(line.lstrip())
+        if not open_by and fence:
+            open_by, language, lines, start = fence[1], fence[2], [], number + 1
+        elif open_by and line.strip() == open_by:
+            blocks.append(Block(language, "\n".join(lines) + "\n", start))
+            open_by = ""
+        elif open_by:
+            lines.append(line)
+        else:
+            prose.append(line)
+    if open_by:
+        raise ValueError(f"{path}:{start - 1}: this block is never closed")
+    return blocks, "\n".join(prose)
+
+
+def commands(path: Path) -> list[tuple[int, list[str]]]:
+    """(line, words) of every command in a document's bash blocks: comments, prompts and environment left out."""
+    found = []
+    for block in split(path)[0]:
+        if block.language not in ("bash", "sh", "shell", "console"):
+            continue
+        lines = block.text.replace("\\\n", "  ").splitlines()
+        for offset, line in enumerate(lines):
+            for part in re.split(r" (?:&&|\|\||\|) |;\s", line.strip().removeprefix("$ ")):
+                words = shlex.split(part, comments=True)
+                while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+                    words.pop(0)
+                if words:
+                    found.append((block.line + offset, words))
+    return found
+
+
+def workbench_words(words: list[str]) -> list[str] | None:
+    """What stands behind ``workbench`` (or ``python -m workbench``, also under torchrun); None for others."""
+    names = [Path(word).name for word in words]
+    if names[0] == "workbench":
+        return words[1:]
+    if names[0] in ("python", "python3", "torchrun") and "-m" in words and words[words.index("-m") + 1] == "workbench":
+        return words[words.index("-m") + 2 :]
+    return None

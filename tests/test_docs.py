@@ -1,0 +1,169 @@
+"""What README and docs tell people to type works: examples run, commands parse, files and targets exist."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.documents import CODE, LINK, ROOT, commands, documents, split, workbench_words
+from workbench.cli import main as entry
+from workbench.cli.main import COMMANDS, main
+from workbench.core.index import scan
+from workbench.recipe import load
+
+README = ROOT / "README.md"
+NAMES = [path.relative_to(ROOT).as_posix() for path in documents()]
+WITH_EXAMPLES = [name for name in NAMES if any(block.language == "python" for block in split(ROOT / name)[0])]
+COMMAND_LINES = [
+    pytest.param(name, line, rest, id=f"{name}:{line}")
+    for name in NAMES
+    for line, words in commands(ROOT / name)
+    if (rest := workbench_words(words)) is not None
+]
+RUN = re.compile(r"(?:.*/)?runs/(?P<name>[\w.-]+?)-(?P<hash>\*|[0-9a-f]{8}|<\w+>|HASH)/?")
+QUICK = ("list", "show", "check")
+"""Commands that only look: they are run as they stand."""
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A folder that looks like a fresh clone and may be written into."""
+    for name in ("recipes", "docs", "workbench", "backbones", "graphs", "samplers", "README.md"):
+        if (ROOT / name).exists():
+            (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_examples_run(checkout, name):
+    """All of a document's examples one after another, as a reader would; later ones may use what earlier ones made."""
+    code = ["import sys", "names = {'__name__': '__main__'}"]
+    for block in split(ROOT / name)[0]:
+        if block.language == "python":
+            text = "\n" * (block.line - 1) + block.text  # a traceback then names the document's line
+            code.append(f"exec(compile({text!r}, {name!r}, 'exec'), names)")
+    (checkout / "examples.py").write_text("\n".join(code))
+    done = subprocess.run(
+        [sys.executable, "examples.py"], capture_output=True, text=True, cwd=checkout,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize(("name", "line", "words"), COMMAND_LINES)
+def test_commands_are_sound(checkout, capsys, name, line, words):
+    """They parse; recipes named exist and take the settings given; what only looks is run."""
+    words = [file for word in words for file in (sorted(glob.glob(word)) if "*" in word else []) or [word]]  # the shell
+    try:
+        args, unknown = entry._parser(words).parse_known_args(words)
+    except SystemExit as exit:
+        assert exit.code == 0, f"{name}:{line}: {capsys.readouterr().err}"  # --help and --version end so
+        return
+    assert "override" in args or not unknown, f"{name}:{line}: {unknown}"
+    assert not [word for word in unknown if word.startswith("-")], f"{name}:{line}: {unknown}"
+    overrides = [*getattr(args, "override", []), *unknown]
+    for word in words:
+        if word.endswith((".yaml", ".py")) and "=" not in word:
+            assert (ROOT / word).is_file(), f"{name}:{line}: there is no {word}"
+    if args.command in QUICK:
+        assert main(words) == 0, f"{name}:{line}: {capsys.readouterr()}"
+    elif args.command == "train" and args.recipe is not None:
+        load(args.recipe, overrides)
+    known = runs(ROOT / name)
+    for word in words:
+        if (run := RUN.fullmatch(word)) and not any(key.startswith(run["name"] + "-") for key in known):
+            assert run["name"] in known, f"{name}:{line}: no recipe has the name {run['name']}"
+            path, own = known[run["name"]]
+            load(path, [*own, *overrides] if args.command == "sample" else own)
+            if re.fullmatch("[0-9a-f]{8}", run["hash"]):
+                now = load(path, own).hash[:8]
+                assert now == run["hash"], f"{name}:{line}: now its hash is {now}"
+
+
+def runs(document: Path) -> dict[str, tuple[Path, list[str]]]:
+    """Recipe and overrides by the names of runs: shipped recipes, those of the docs, and what a document trains."""
+    files = [*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "docs").rglob("*.yaml")]
+    found: dict[str, tuple[Path, list[str]]] = {
+        load(path).name: (path, []) for path in files if path.name != "base.yaml" and path.parent.name != "base"
+    }
+    for _, words in commands(document):
+        names = [word.removeprefix("name=") for word in words if word.startswith("name=")]
+        trained = [ROOT / word for word in words if word.endswith(".yaml") and "=" not in word]
+        if names and trained:
+            found[names[0]] = trained[0], [word for word in words if re.match(r"[\w.\[\]]+=", word)]
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_make_targets_files_and_names_exist(name):
+    prose = split(ROOT / name)[1]
+    targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    spoken = CODE.findall(prose)
+    lines = [words for _, words in commands(ROOT / name)] + [code.split() for code in spoken]
+    for words in lines:
+        if words[:1] == ["make"]:
+            asked = [word for word in words[1:] if "=" not in word and not word.startswith("-")]
+            assert set(asked) <= targets, f"{name}: make {asked}"
+        elif words[:1] == ["workbench"] and len(words) > 1 and re.fullmatch(r"[a-z]+", words[1]):
+            assert words[1] in COMMANDS, f"{name}: {words}"
+    for code in spoken:
+        if re.fullmatch(r"(recipes|docs|tests|workbench|backbones|graphs|samplers)/[\w./-]*\.\w+", code):
+            assert (ROOT / code).exists(), f"{name}: `{code}`"
+    for target in LINK.findall(prose):
+        if "://" not in target and not target.startswith(("#", "mailto:")):
+            file = (ROOT / name).parent / target.partition("#")[0]
+            assert file.exists(), f"{name}: link to {target}"
+
+
+def test_readme_commands():
+    """The first things a reader types."""
+    if not README.is_file():
+        pytest.skip("README.md is not written yet")
+    typed = [" ".join(words) for _, words in commands(README)]
+    for target in ("make quickstart", "make test"):
+        assert any(line.startswith(target) for line in typed), f"README shows `{target}`"
+    text = README.read_text()
+    assert "TO BE MEASURED" not in text and "TODO" not in text
+
+
+def test_yaml_in_the_docs_is_read_and_names_parts_that_exist():
+    import yaml
+
+    known = scan().names()
+    every = {name for names in known.values() for name in names}
+    for name in NAMES:
+        for block in split(ROOT / name)[0]:
+            if block.language not in ("yaml", "yml"):
+                continue
+            for tree in yaml.safe_load_all(block.text):
+                types = set(re.findall(r"\btype: *([\w-]+)", str(yaml.safe_dump(tree))))
+                own = re.search(r"plugins:", block.text)
+                assert own or types <= every, f"{name}:{block.line}: no part is called {types - every}"
+
+
+# --- the reader of documents itself -----------------------------------------------------------------------------
+
+
+def test_blocks_and_commands_are_found(tmp_path):
+    path = tmp_path / "x.md"
+    path.write_text(
+        "a `b`\n```bash\n$ OMP_NUM_THREADS=1 workbench train r.yaml \\\n  a.b=c  # why\nmake test && ls | wc\n"
+        "torchrun --nproc-per-node=2 -m workbench train r.yaml\n```\n```python\nx = 1\n```\n"
+    )
+    blocks, prose = split(path)
+    assert [(block.language, block.line) for block in blocks] == [("bash", 3), ("python", 9)]
+    assert prose == "a `b`"
+    found = [words for _, words in commands(path)]
+    assert found[0] == ["workbench", "train", "r.yaml", "a.b=c"]
+    assert found[1:4] == [["make", "test"], ["ls"], ["wc"]]
+    assert workbench_words(found[4]) == ["train", "r.yaml"] and workbench_words(found[1]) is None
+    path.write_text("```bash\nworkbench")
+    with pytest.raises(ValueError, match="never closed"):
+        split(path)

@@ -1,0 +1,178 @@
+"""What every readout, objective and draw of times must satisfy: run on any registered part, a plug-in's included.
+
+``CHECKS`` maps a kind to a function from a part's class to a list of problems; none: the contract is met.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphs.absorbing import Absorbing
+from graphs.base import Graph
+from graphs.uniform import Uniform
+from workbench.core.checks import run_checks
+from workbench.core.rng import Rng
+from workbench.processes.objectives import Context, DenoisingRows, Objective, ScoreEntropy
+from workbench.processes.readouts import Plain, Readout
+from workbench.processes.time_draws import TimeDraw
+
+VOCAB = 5
+"""Tokens of the small graphs the checks build."""
+
+
+def check_readout(part: type[Readout]) -> list[str]:
+    """Problems of a readout, in words."""
+    return run_checks(Readout, part, (_log_scores, _gradient, _unigram), {"vocab": VOCAB})
+
+
+def check_objective(part: type[Objective]) -> list[str]:
+    """Problems of an objective, in words."""
+    return run_checks(Objective, part, (_nats, _own_gradient))
+
+
+def check_time_draw(part: type[TimeDraw]) -> list[str]:
+    """Problems of a draw of times, in words."""
+    return run_checks(TimeDraw, part, (_unbiased, _by_sequence))
+
+
+def _graphs(part: Readout | Objective) -> list[Graph]:
+    return [Absorbing(VOCAB)] if part.masked_only else [Absorbing(VOCAB), Uniform(VOCAB)]
+
+
+def _rows(graph: Graph) -> tuple[Tensor, Context]:
+    """Outputs of eight rows in float64, and their context: the last row of a masked graph is not live."""
+    out_RS = torch.randn(8, graph.states, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x_R = torch.arange(8) % VOCAB
+    if graph.mask:
+        x_R[:7] = VOCAB
+    sigma_R = torch.linspace(0.05, 3.0, 8, dtype=torch.float64)
+    return out_RS, {"x": x_R, "target": (torch.arange(8) + 2) % VOCAB, "sigma": sigma_R}
+
+
+# --- readouts ---------------------------------------------------------------------------------------------------
+
+
+def _log_scores(readout: Readout) -> Iterator[str]:
+    """Finite, of the outputs' shape and type, 0 at the own entry; each row by itself."""
+    for graph in _graphs(readout):
+        for dtype in (torch.float32, torch.float64):
+            out_RS, context = _rows(graph)
+            x_R, sigma_R = context["x"], context["sigma"].to(dtype)
+            score_RS = readout.log_score(out_RS.to(dtype, copy=True), x_R, sigma_R)
+            if score_RS.shape != out_RS.shape or score_RS.dtype != dtype or not bool(score_RS.isfinite().all()):
+                yield f"{dtype} {list(out_RS.shape)} became {score_RS.dtype} {list(score_RS.shape)}, or is not finite"
+                return
+            if bool(score_RS.gather(-1, x_R.unsqueeze(-1)).any()):
+                yield "the own entry is not 0"
+            alone_RS = readout.log_score(out_RS[2:3].to(dtype, copy=True), x_R[2:3], sigma_R[2:3])
+            if not torch.allclose(alone_RS, score_RS[2:3], rtol=1e-5, atol=1e-6):
+                yield "a row alone is read otherwise than among others"
+
+
+def _gradient(readout: Readout) -> Iterator[str]:
+    """The gradient that training takes (by ``affine`` or automatically) is that of the loss."""
+    for graph in _graphs(readout):
+        rows = DenoisingRows(graph, readout, ScoreEntropy())
+        out_RS, context = _rows(graph)
+        leaf = out_RS.clone().requires_grad_()
+        nats_R, _ = rows.values(leaf, context)
+        (due_RS,) = torch.autograd.grad(nats_R.sum(), leaf)
+        got_R, _, grad_RS = rows.values_and_grad(out_RS.clone(), context)
+        live_R = graph.live(context["x"])
+        if not torch.allclose(got_R, nats_R.detach(), rtol=1e-9, atol=1e-9):
+            yield "with and without a gradient the loss differs"
+        if not torch.allclose(grad_RS[live_R], due_RS[live_R], rtol=1e-7, atol=1e-9):
+            yield f"the gradient is wrong (affine: {readout.affine}: outputs plus a number a row, and nothing else?)"
+
+
+def _unigram(readout: Readout) -> Iterator[str]:
+    """Outputs that shall say a law say it, at every σ."""
+    share_V = torch.arange(1, VOCAB + 1, dtype=torch.float64)
+    share_V = share_V / share_V.sum()
+    bias_V = readout.unigram_bias(share_V)
+    if bias_V is None:
+        return
+    for graph in _graphs(readout):
+        _, context = _rows(graph)
+        out_RS = torch.nn.functional.pad(bias_V, (0, graph.states - VOCAB)).expand(8, -1).clone()
+        score_RS = readout.log_score(out_RS, context["x"], context["sigma"])
+        clean_RV = graph.clean_from_score(score_RS, context["x"], context["sigma"])[graph.live(context["x"])].exp()
+        if not torch.allclose(clean_RV, share_V.expand_as(clean_RV), atol=1e-8):
+            yield "a network that gives out unigram_bias does not say that law of the clean token"
+
+
+# --- objectives -------------------------------------------------------------------------------------------------
+
+
+def _scores(objective: Objective, graph: Graph) -> tuple[Tensor, Context]:
+    """Log-scores that this objective takes: any, or those of a normalised clean law."""
+    out_RS, context = _rows(graph)
+    if objective.normalised:
+        scale_R1 = torch.expm1(context["sigma"]).unsqueeze(-1)
+        out_RS = torch.nn.functional.pad(out_RS[:, :VOCAB].log_softmax(-1) - scale_R1.log(), (0, 1))
+    return Plain().log_score(out_RS, context["x"], context["sigma"]), context
+
+
+def _nats(objective: Objective) -> Iterator[str]:
+    """Finite numbers a row and its diagnostics, nothing on rows that are not live, each row by itself."""
+    for graph in _graphs(objective):
+        score_RS, context = _scores(objective, graph)
+        nats_R, aux_RK = objective.rows(score_RS.clone(), graph, context)
+        if nats_R.shape != (8,) or aux_RK.shape != (8, len(objective.aux)) or not bool(nats_R.isfinite().all()):
+            yield f"8 rows became {list(nats_R.shape)} nats and {list(aux_RK.shape)} of {objective.aux}, or not finite"
+            return
+        if bool(nats_R[~graph.live(context["x"])].any()):
+            yield "a row that is not live has nats"
+        one = {name: value[2:3] for name, value in context.items()}
+        if not torch.allclose(objective.rows(score_RS[2:3].clone(), graph, one)[0], nats_R[2:3], rtol=1e-9):
+            yield "a row alone has other nats than among others"
+
+
+def _own_gradient(objective: Objective) -> Iterator[str]:
+    """``rows_and_grad`` is the value and the gradient of ``rows``."""
+    for graph in _graphs(objective):
+        score_RS, context = _scores(objective, graph)
+        due = Objective.rows_and_grad(objective, score_RS.clone(), graph, context)
+        got = objective.rows_and_grad(score_RS.clone(), graph, context)
+        own_R1 = context["x"].unsqueeze(-1)  # the own entry is a constant: its gradient is not read
+        pairs = [(got[0], due[0]), (got[1], due[1]), (got[2].scatter(-1, own_R1, 0.0), due[2].scatter(-1, own_R1, 0.0))]
+        if not all(torch.allclose(left, right, rtol=1e-8, atol=1e-9) for left, right in pairs):
+            yield "rows_and_grad is not the value, diagnostics and gradient of rows"
+
+
+# --- times ------------------------------------------------------------------------------------------------------
+
+
+def _unbiased(times: TimeDraw) -> Iterator[str]:
+    """t in [eps, 1], and E[weight · f(t)] = ∫ f over it, for f = 1, t and t²."""
+    t, weight = (
+        np.concatenate(pieces)
+        for pieces in zip(*(times.draw(np.arange(1000), step, Rng(0)) for step in range(20)), strict=True)
+    )
+    if t.min() < times.eps or t.max() > 1 or not np.isfinite(weight).all():
+        yield f"times outside [{times.eps}, 1], or weights that are no numbers"
+    for power in range(3):
+        found, due = float((weight * t**power).mean()), (1 - times.eps ** (power + 1)) / (power + 1)
+        if abs(found - due) > 0.02:
+            yield f"the weighted mean of t^{power} is {found:.4f}; its integral is {due:.4f}"
+
+
+def _by_sequence(times: TimeDraw) -> Iterator[str]:
+    """The same sequence gets the same time however the batch is cut."""
+    whole = times.draw(np.arange(40, 56), 3, Rng(1))
+    part = times.draw(np.arange(44, 50), 3, Rng(1))
+    if not all(np.array_equal(left[4:10], right) for left, right in zip(whole, part, strict=True)):
+        yield "a sequence's time depends on its batch"
+
+
+CHECKS: dict[str, Callable[[Any], list[str]]] = {
+    "readout": check_readout,
+    "objective": check_objective,
+    "time_draw": check_time_draw,
+}
+"""Kind → contract check."""

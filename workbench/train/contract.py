@@ -1,0 +1,101 @@
+"""What every schedule and optimizer must satisfy: run on any registered part, a plug-in's included.
+
+``CHECKS`` maps a kind to a function from a part's class to a list of problems; none: the contract is met.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from workbench.core.checks import run_checks
+from workbench.train.optim import Optimizer, load_state, set_factor, state_tensors
+from workbench.train.schedules import Schedule
+
+
+def check_schedule(part: type[Schedule]) -> list[str]:
+    """Problems of a schedule, in words."""
+    return run_checks(Schedule, part, (_factors,))
+
+
+def check_optimizer(part: type[Optimizer]) -> list[str]:
+    """Problems of an optimizer, in words."""
+    return run_checks(Optimizer, part, (_holds_each_parameter_once, _resumes))
+
+
+def _factors(schedule: Schedule) -> Iterator[str]:
+    """Numbers ≥ 0, the first update moves, nothing is remembered."""
+    for steps in (1, 7, 1000):
+        factors = [schedule.factor(step, steps) for step in range(steps)]
+        if not all(math.isfinite(factor) and factor >= 0 for factor in factors):
+            yield f"{steps} steps: a factor is negative or no number"
+        if not factors[0] > 0:
+            yield f"{steps} steps: the first update has rate {factors[0]:g} and moves nothing"
+        if [schedule.factor(step, steps) for step in reversed(range(steps))] != factors[::-1]:
+            yield "the factor depends on more than the step"
+
+
+class _Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.hidden, self.norm = nn.Embedding(7, 8), nn.Linear(8, 8), nn.LayerNorm(8)
+        self.head = nn.Linear(8, 6)
+
+    def forward(self, x_BL: torch.Tensor) -> torch.Tensor:
+        return self.head(self.norm(torch.tanh(self.hidden(self.embed(x_BL)))))
+
+    def no_decay(self) -> set[str]:
+        return set()
+
+
+def _trained(net: _Net, optimizers: list[torch.optim.Optimizer], steps: int) -> None:
+    x_BL = torch.arange(14).reshape(2, 7) % 7
+    for _ in range(steps):
+        set_factor(optimizers, 1.0)
+        net.zero_grad()
+        nn.functional.cross_entropy(net(x_BL).flatten(0, 1), x_BL.flatten() % 6).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+
+
+def _holds_each_parameter_once(part: Optimizer) -> Iterator[str]:
+    """Every parameter is stepped, by one optimizer; groups say their ``rate``."""
+    with torch.random.fork_rng(devices=[]):
+        net = _Net()
+        groups = [group for optimizer in part.build(net) for group in optimizer.param_groups]
+        held = [id(parameter) for group in groups for parameter in group["params"]]
+        if sorted(held) != sorted(id(parameter) for parameter in net.parameters()):
+            yield "its optimizers do not hold each parameter exactly once"
+        if not all("rate" in group for group in groups):
+            yield "a group has no `rate` (the learning rate before the schedule)"
+            return
+        before = {name: value.clone() for name, value in net.named_parameters()}
+        _trained(net, part.build(net), 3)
+        still = [name for name, value in net.named_parameters() if torch.equal(value, before[name])]
+        if still:
+            yield f"three steps leave {', '.join(still)} as they were"
+
+
+def _resumes(part: Optimizer) -> Iterator[str]:
+    """From its saved state it goes on bit by bit as without a stop."""
+    with torch.random.fork_rng(devices=[]):
+        net, other = _Net(), _Net()
+        optimizers = part.build(net)
+        _trained(net, optimizers, 3)
+        other.load_state_dict(net.state_dict())
+        others = part.build(other)
+        tensors, values = state_tensors(optimizers, net)
+        load_state(others, other, {name: value.clone() for name, value in tensors.items()}, values)
+        _trained(net, optimizers, 2)
+        _trained(other, others, 2)
+        if not all(torch.equal(left, right) for left, right in zip(net.parameters(), other.parameters(), strict=True)):
+            yield "after load_state it steps otherwise than without a stop"
+
+
+CHECKS: dict[str, Callable[[Any], list[str]]] = {"schedule": check_schedule, "optimizer": check_optimizer}
+"""Kind → contract check."""
