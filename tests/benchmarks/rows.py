@@ -2,7 +2,8 @@
 
 Each way runs in a process of its own, in turn, several rounds; the table shows medians, their ratio to the dense way
 in float32 and the peak memory above that of the imports and the network. bf16 is autocast, as training and sampling
-choose it on this kind of CPU: the blocks run in bfloat16, the scores of rows in float32. Run: ``make bench`` (a few minutes), or with smaller sizes:
+choose it on this kind of CPU: the blocks run in bfloat16, the scores of rows in float32. Run: ``make bench`` (several
+minutes), or with smaller sizes:
 
     python tests/benchmarks/rows.py --vocab 1000 --rounds 3
 """
@@ -163,6 +164,31 @@ def main() -> None:
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(record, indent=1) + "\n")
+        args.out.with_suffix(".md").write_text(_page(record))
+
+
+def _page(record: dict[str, object]) -> str:
+    """The record as a page of the docs."""
+    sizes = ", ".join(f"{name} {value}" for name, value in record["sizes"].items())
+    lines = [
+        "# Rows by chunks beside the dense way",
+        "",
+        f"{record['date']}, {record['machine']}, {record['threads']} threads, torch {record['torch']}; medians of "
+        f"{record['rounds']} processes each, in turn.",
+        f"Sizes: {sizes}. Command: `{record['command']}`.",
+        "",
+        "*dense* is the published way, written plainly (`tests/benchmarks/dense.py`): outputs, scores and probabilities of",
+        "all positions × the vocabulary, one float32 race. Ratios are to dense fp32; memory is the peak above imports and",
+        "network. *bf16* is autocast: blocks in bfloat16, scores of rows in float32.",
+        "",
+        "| what | way | seconds | ratio | peak MB |",
+        "|---|---|---|---|---|",
+    ]
+    for row in record["table"]:
+        lines.append(
+            f"| {row['what']} | {row['way']} | {row['seconds']:.3f} | {row['ratio']:.1f}× | {row['peak_mb']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _cpu() -> str:

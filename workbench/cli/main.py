@@ -84,7 +84,8 @@ def _in_words(error: BaseException) -> tuple[str, int]:
         return f"{file}{why} (is there space, and may it be read and written?)", 1
     # torch says it in a RuntimeError: of its own type on a GPU, in words on a CPU
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error):
-        return f"out of memory ({str(error).splitlines()[0] or 'in Python':.200}): take a smaller batch or network", 1
+        what = (str(error) or "Python has none left").splitlines()[0]
+        return f"out of memory ({what:.200}): take a smaller batch or network", 1
     return "", 1
 
 
