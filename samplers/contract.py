@@ -33,7 +33,7 @@ VOCAB, LENGTH = 3, 2
 STEPS, FINE = 4, 24
 """Steps of their walks, and of those whose law is enumerated."""
 MIDDLE, NEAR = 0.3, 0.03
-"""A time on the way at which the law is compared with the forward process's too, and the total variation within which an enumerated law must come; shipped predictors come within 0.01."""
+"""A time on the way, where the law is compared too; the total variation within which it must come (shipped: 0.01)."""
 
 
 def check_predictor(part: type[Predictor]) -> list[str]:
@@ -167,8 +167,8 @@ def _is_faithful(rule: Predictor) -> Iterator[str]:
         early = Reverse(late.predictor, UniformTimes(MIDDLE), FINE, correctors=late.correctors, cleanup=False)
         noised = view.tables(float(view.noise.total(torch.tensor(MIDDLE, dtype=torch.float64))))[0]
         text = (slice(VOCAB),) * LENGTH
-        found = ((law_of(late, view)[text], view.joint, "at the end"), (law_of(early, view), noised, f"at t = {MIDDLE}"))
-        for law, due, when in found:
+        end = (law_of(late, view)[text], view.joint, "at the end")
+        for law, due, when in (end, (law_of(early, view), noised, f"at t = {MIDDLE}")):
             apart = float((law - due).abs().sum()) / 2
             if apart > NEAR:
                 yield f"on {name}: {FINE} steps with the exact score give a law {apart:.3f} off {when} (≤ {NEAR})"

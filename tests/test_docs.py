@@ -91,7 +91,9 @@ def runs(document: Path) -> dict[str, tuple[Path, list[str]]]:
     """Recipe and overrides by the names of runs: shipped recipes, those of the docs, and what a document trains."""
     files = [*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "docs").rglob("*.yaml")]
     found: dict[str, tuple[Path, list[str]]] = {
-        load(path).name: (path, []) for path in files if path.name != "base.yaml" and path.parent.name != "base"
+        load(path).name: (path, [])
+        for path in files
+        if path.name != "base.yaml" and path.parent.name not in ("base", "grids")
     }
     for _, words in commands(document):
         names = [word.removeprefix("name=") for word in words if word.startswith("name=")]

@@ -22,6 +22,7 @@ from workbench.check import estimate
 from workbench.cli import quickstart
 from workbench.cli.main import COMMANDS, main
 from workbench.core.errors import WorkbenchError
+from workbench.core.reading import read_yaml
 from workbench.processes.autoregressive import Autoregressive
 from workbench.recipe import load
 from workbench.run import RunFolder
@@ -30,7 +31,8 @@ from workbench.train.log import curve, read_log
 ROOT = RECIPES.parent
 ALL = sorted(path.relative_to(RECIPES).as_posix() for path in RECIPES.rglob("*.yaml"))
 PARENTS = [name for name in ALL if name.endswith("base.yaml") or name.startswith("base/")]
-RUNNABLE = [name for name in ALL if name not in PARENTS]
+GRIDS = [name for name in ALL if "grids" in Path(name).parts]
+RUNNABLE = [name for name in ALL if name not in (*PARENTS, *GRIDS)]
 SMOKE = [Path(name).stem for name in RUNNABLE if name.startswith("smoke/")]
 
 
@@ -87,6 +89,19 @@ def test_the_header_has_purpose_command_and_figures(name):
     for command in commands:
         assert shlex.split(command)[0] in COMMANDS
         assert all((ROOT / word).is_file() for word in shlex.split(command)[1:])
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_every_arm_of_a_grid_resolves(name):
+    """A grid is a base recipe and axes of named changes to it."""
+    assert "run:" in "\n".join(header(name)) and "expected:" in "\n".join(header(name))
+    grid = read_yaml(RECIPES / name)
+    base = (RECIPES / name).parent / grid["base"]
+    for axis, arms in grid["axes"].items():
+        if not isinstance(arms, dict):  # values of one setting
+            arms = {str(value): {axis: value} for value in arms}
+        for changes in arms.values():
+            estimate(load(base, [f"{setting}={json.dumps(value)}" for setting, value in changes.items()]))
 
 
 # --- the small ones, the whole way ------------------------------------------------------------------------------
@@ -193,8 +208,8 @@ def test_the_quickstart_end_to_end_and_again(tmp_path, monkeypatch, capsys):
     def never(*words, **more):
         raise AssertionError("a second call trains and evaluates nothing")
 
-    monkeypatch.setattr(experiment, "train", never)
-    monkeypatch.setattr(experiment, "evaluate", never)
+    for name in ("trainer", "evaluate", "open_trained"):
+        monkeypatch.setattr(experiment, name, never)
     before = {path: path.stat().st_mtime_ns for folder in folders for path in folder.glob("ckpt/*/*")}
     assert main(["quickstart"]) == 0
     again = capsys.readouterr()
