@@ -13,6 +13,7 @@ from samplers.base import Sampler
 from workbench.core.bounds import Natural
 from workbench.core.loading import Resolved, load_as
 from workbench.core.part import Section
+from workbench.core.places import recipes_folder
 from workbench.data.section import Data
 from workbench.metrics.base import Evaluation
 from workbench.processes.base import Process
@@ -60,8 +61,17 @@ class Recipe(Section):
 def load(path: Path | str, overrides: Iterable[str] = ()) -> Resolved:
     """Load a recipe file with dotted overrides (``train.steps=100``).
 
+    A path that is not there is looked for among the shipped recipes: ``load("quickstart/sedd.yaml")``.
+
     Raises:
         RecipeError: with every problem of the recipe.
         WorkbenchError: the file cannot be read.
     """
-    return load_as(Recipe, path, overrides)
+    return load_as(Recipe, found(Path(path)), overrides)
+
+
+def found(path: Path) -> Path:
+    """``path`` itself, or the shipped recipe that it names."""
+    relative = path.relative_to("recipes") if path.parts[:1] == ("recipes",) else path
+    shipped = recipes_folder() / relative
+    return shipped if not path.is_absolute() and not path.exists() and shipped.is_file() else path

@@ -1,6 +1,6 @@
 """A run's folder: one recipe, by content hash; everything that was done with it.
 
-``runs/<name>-<hash8>/{resolved.yaml, env.json, plugins/, log.jsonl, tb/, ckpt/, samples/, results.json, status}``.
+``runs/<name>-<hash8>/{resolved.yaml, env.json, plugins/, log.jsonl, tb/, ckpt/, results.json, status}``.
 One process writes it at a time; the lock is the kernel's and ends with its holder, however that dies.
 """
 
@@ -54,7 +54,6 @@ class RunFolder:
         self.log = self.path / "log.jsonl"
         self.tb = self.path / "tb"
         self.ckpt = self.path / "ckpt"
-        self.samples = self.path / "samples"
         self.results = self.path / "results.json"
         self.status = self.path / "status"
 

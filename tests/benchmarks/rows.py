@@ -53,10 +53,14 @@ def child(way: str, args: argparse.Namespace) -> dict[str, float]:
     from workbench.processes.objectives import ScoreEntropy
     from workbench.processes.readouts import Scaled
     from workbench.processes.time_draws import UniformTimes
+    from workbench.train.machine import settle
     from workbench.train.optim import AdamW
 
-    torch.set_num_threads(args.threads)
-    torch.set_flush_denormal(True)
+    if "dense" in way:
+        torch.set_num_threads(args.threads)
+        torch.set_flush_denormal(True)
+    else:
+        settle(args.threads)
     torch.manual_seed(0)
     vocab, batch, length = args.vocab, args.batch, args.length
     net = Transformer(vocab + 1, vocab + 1, length, dim=args.dim, depth=args.depth, heads=args.dim // 64, dropout=0.0)

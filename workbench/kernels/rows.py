@@ -4,8 +4,9 @@ A *row function* turns a chunk of head outputs into nats (and diagnostics) and, 
 with respect to those outputs. ``fused_rows`` walks the chunks: head → row function → gradients of features and head.
 Nothing of size rows × vocabulary survives a chunk, and the backward pass has nothing left to compute.
 
-Precision: outputs are float32 (float64 in float64 models) whatever autocast says; under autocast the two matmuls of
-the backward pass, which only carry gradients, run in the autocast type.
+Precision: outputs are float32 (float64 in float64 models) whatever autocast says, summed in float32; under autocast
+the product may take its *inputs* in bfloat16 where the device has instructions for that (`relaxed_products`), and the
+two products of the backward pass, which only carry gradients, run in the autocast type.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-CPU_CHUNK_BYTES = 48 << 20
+from workbench.kernels.precision import relaxed_products
+
+CPU_CHUNK_BYTES = 40 << 20
 """Bytes of one chunk × vocabulary buffer on a CPU. Smaller ones stay in the cache, but each adds to the gradient of
 the whole head."""
 DEVICE_CHUNK_BYTES = 512 << 20
@@ -68,7 +71,7 @@ def head_rows(head: nn.Linear, h_RD: Tensor) -> Tensor:
     """
     kind = h_RD.device.type
     low = torch.is_autocast_enabled(kind)
-    with torch.autocast(kind, enabled=False):
+    with torch.autocast(kind, enabled=False), relaxed_products(low and kind == "cpu"):
         if low and kind == "cuda" and not torch.is_grad_enabled():
             dtype = torch.get_autocast_dtype(kind)
             out = torch.mm(h_RD.to(dtype), head.weight.to(dtype).t(), out_dtype=torch.float32)
@@ -175,7 +178,8 @@ def _product(h_RD: Tensor, weight: Tensor, weight_low: Tensor, bias: Tensor) -> 
         out = torch.mm(h_RD.to(weight_low.dtype), weight_low.t(), out_dtype=torch.float32)
         return out.add_(bias) if bias.numel() else out
     h_RD = h_RD.to(weight.dtype)
-    return torch.addmm(bias, h_RD, weight.t()) if bias.numel() else h_RD @ weight.t()
+    with relaxed_products(weight_low.dtype != weight.dtype):
+        return torch.addmm(bias, h_RD, weight.t()) if bias.numel() else h_RD @ weight.t()
 
 
 def _accumulate(grad_w: Tensor, grad_low: Tensor, h_low: Tensor) -> None:

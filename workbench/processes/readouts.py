@@ -28,6 +28,13 @@ class Readout(Part, ABC, kind="readout", supplied=("vocab",)):
     masked_only: ClassVar[bool] = False
     normalised: ClassVar[bool] = False
 
+    def total(self, out_RS: Tensor, sigma_R: Tensor, vocab: int) -> Tensor | None:
+        """log Σ over tokens of the score, [R], of rows whose own state is no token (masks); overwrites ``out_RS``.
+
+        None where only ``log_score`` tells. In place: of a chunk's passes over the vocabulary three remain.
+        """
+        return None
+
     @abstractmethod
     def log_score(self, out_RS: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:
         """Log-scores [R, S]; an affine readout may work in place when no gradient is recorded."""
@@ -64,9 +71,17 @@ class Scaled(Readout):
 
     def log_score(self, out_RS: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:
         """Log-scores [R, S]."""
-        sigma = sigma_R.to(out_RS.dtype)
-        shift = -torch.expm1(sigma).log() - self.log_vocab
-        return _own_zero(_add(out_RS, shift.unsqueeze(-1)), x_R)
+        return _own_zero(_add(out_RS, self._shift(sigma_R.to(out_RS.dtype)).unsqueeze(-1)), x_R)
+
+    def total(self, out_RS: Tensor, sigma_R: Tensor, vocab: int) -> Tensor:
+        """log Σ over tokens of the score."""
+        out_RV = out_RS[:, :vocab]
+        top_R1 = out_RV.amax(-1, keepdim=True)
+        sums_R = out_RV.sub_(top_R1).exp_().sum(-1)
+        return sums_R.double().log() + top_R1[:, 0] + self._shift(sigma_R.double())
+
+    def _shift(self, sigma_R: Tensor) -> Tensor:
+        return -torch.expm1(sigma_R).log() - self.log_vocab
 
     def unigram_bias(self, share_V: Tensor) -> Tensor:
         """log share + log V: scores that sum to what they should."""

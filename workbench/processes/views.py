@@ -71,6 +71,15 @@ class DenoiserLook(Look):
         x_R, sigma_R = self._at(rows_R)
         return self.view.readout.log_score(self._outputs(rows_R), x_R, sigma_R)
 
+    def log_total(self, rows_R: Tensor, vocab: int) -> Tensor:
+        """log Σ over tokens of the score, [R] float64."""
+        if self.view.graph.mask:
+            _, sigma_R = self._at(rows_R)
+            total_R = self.view.readout.total(self._outputs(rows_R), sigma_R, vocab)
+            if total_R is not None:
+                return total_R
+        return super().log_total(rows_R, vocab)
+
     def clean(self, rows_R: Tensor) -> Tensor:
         """Log law of the clean token given the rest, [R, V]."""
         x_R, sigma_R = self._at(rows_R)
