@@ -63,10 +63,11 @@ def reopen(path: Path | str, overrides: Iterable[str] = ()) -> tuple[RunFolder, 
     return run, load(run.resolved, overrides)
 
 
-def evaluated(run: RunFolder) -> bool:
-    """Whether the figures that a run keeps are of its last checkpoint."""
+def evaluated(run: RunFolder, resolved: Resolved) -> bool:
+    """Whether the figures that a run keeps are of its last checkpoint, by this sampler and these evaluations."""
     try:
-        return bool(read_json(run.results)["provenance"]["step"] == run.read_status().get("step"))
+        kept = read_json(run.results)["provenance"]
+        return (kept["step"], kept["measured"]) == (run.read_status().get("step"), resolved.measured)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -81,7 +82,7 @@ def finish(
 ) -> bool:
     """Train what is not trained, then evaluate what is not evaluated; true in the process that leads."""
     lead = train(run, resolved, cache, packing)
-    if lead and measure_it and not evaluated(run):
+    if lead and measure_it and not evaluated(run, resolved):
         evaluate(run.path, cache, tell, packing)
     return lead
 
@@ -281,6 +282,7 @@ def evaluate(
         provenance={
             "date": time.strftime("%Y-%m-%d %H:%M"),
             "step": opened.step,
+            "measured": resolved.measured,
             "weights": "averaged" if resolved.data["train"]["ema"] else "last",
             "device": f"{opened.device}, {opened.precision}",
             "threads": torch.get_num_threads(),

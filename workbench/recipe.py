@@ -40,6 +40,8 @@ class Recipe(Section):
         plugins: Python files with parts of your own, relative to this file.
     """
 
+    afterwards = frozenset({"sampler", "evaluations"})
+
     def __init__(
         self,
         name: Name,

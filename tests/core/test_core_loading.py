@@ -50,6 +50,19 @@ def test_the_hash_covers_all_but_the_name(tmp_path):
         assert load_as(Study, path, [change]).hash != one
 
 
+def test_what_comes_after_training_moves_figures_only(tmp_path, monkeypatch):
+    path = write(tmp_path, valid())
+    monkeypatch.setattr(Study, "afterwards", frozenset({"tests"}))
+    monkeypatch.setattr(Study, "immaterial", frozenset({"seed"}))
+    one = load_as(Study, path)
+    later, beside = load_as(Study, path, ["tests.valid.steps=3"]), load_as(Study, path, ["seed=1"])
+    assert later.hash == one.hash
+    assert later.measured != one.measured
+    assert (beside.hash, beside.measured) == (one.hash, one.measured)
+    assert beside.data != one.data
+    assert load_as(Study, path, ["fit.steps=11"]).hash != one.hash
+
+
 def test_plugins_count_by_content(tmp_path):
     (tmp_path / "mine.py").write_text(PLUGIN.format(name="plugged_a"))
     path = write(tmp_path, valid() | {"plugins": ["mine.py"]})

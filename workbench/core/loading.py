@@ -21,14 +21,16 @@ PARENT = " A file without a name is a parent, for recipes that say `extends`; it
 class Resolved:
     """A recipe without a fault.
 
-    ``data``: every setting, defaults filled in, plain; ``hash``: 16 hex digits of all that determines
-    results, which is everything but the recipe's name, with plug-ins by content; ``source``: the file it came
-    from.
+    ``data``: every setting, defaults filled in, plain; ``hash``: 16 hex digits of all that determines the
+    trained weights: everything but the name, what comes after training (the sampler, what is measured) and what
+    parts declare immaterial, with plug-ins by content; ``measured``: the same with what comes after training: of all
+    that determines figures; ``source``: the file it came from.
     """
 
     node: Node
     data: dict[str, Any]
     hash: str
+    measured: str = ""
     source: Path | None = None
     plugins: tuple[Plugin, ...] = ()
 
@@ -81,12 +83,12 @@ def resolve_as(schema: type[Part], tree: Mapping[str, Any], source: Path | None 
         problems += misfits(node, tuple(problems))
     if problems or node is None:
         raise RecipeError(problems, str(source or ""))
-    data = node.as_data()
-    return Resolved(node, data, recipe_hash(data, plugins), source, plugins)
+    weights, figures = (_hash(node.material(afterwards), plugins) for afterwards in (False, True))
+    return Resolved(node, node.as_data(), weights, figures, source, plugins)
 
 
-def recipe_hash(data: Mapping[str, Any], plugins: Iterable[Plugin] = ()) -> str:
-    """The content hash of a resolved recipe: all but its name, plug-ins by content and not by path."""
+def _hash(data: Mapping[str, Any], plugins: Iterable[Plugin]) -> str:
+    """The content hash of what is material in a recipe; its name is not, plug-ins count by content, not by path."""
     covered = {name: value for name, value in data.items() if name not in ("name", "plugins")}
     return stable_hash(covered | {"plugins": sorted({plugin.sha256 for plugin in plugins})})
 

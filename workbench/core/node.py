@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,14 @@ class Node:
         """Plain data that resolves to this node again: ``type`` first (sections have none), then the
         settings."""
         head = {} if issubclass(self.part, Section) else {"type": self.part.type_name}
-        return head | {name: _as_data(value) for name, value in self.settings.items()}
+        return head | {name: _as_data(value, Node.as_data) for name, value in self.settings.items()}
+
+    def material(self, afterwards: bool = True) -> dict[str, Any]:
+        """``as_data`` without what parts declare immaterial, and without what comes after training if so asked."""
+        out = self.part.immaterial if afterwards else self.part.immaterial | self.part.afterwards
+        head = {} if issubclass(self.part, Section) else {"type": self.part.type_name}
+        kept = {name: value for name, value in self.settings.items() if name not in out}
+        return head | {name: _as_data(value, lambda node: node.material(afterwards)) for name, value in kept.items()}
 
     def find(self, path: str) -> Node | None:
         """The node at a dotted path below this one (``process.graph``, ``sampler.shapers[0]``), None if none
@@ -65,11 +72,11 @@ def nodes(value: Any) -> Iterator[Node]:
                 yield item
 
 
-def _as_data(value: Any) -> Any:
+def _as_data(value: Any, of_node: Callable[[Node], dict[str, Any]]) -> Any:
     if isinstance(value, Node):
-        return value.as_data()
+        return of_node(value)
     if isinstance(value, dict):
-        return {name: _as_data(item) for name, item in value.items()} if any(nodes(value)) else plain(value)
+        return {name: _as_data(item, of_node) for name, item in value.items()} if any(nodes(value)) else plain(value)
     if isinstance(value, list):
-        return [_as_data(item) for item in value] if any(nodes(value)) else plain(value)
+        return [_as_data(item, of_node) for item in value] if any(nodes(value)) else plain(value)
     return plain(value)

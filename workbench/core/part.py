@@ -70,6 +70,10 @@ class Part(ABC):  # noqa: B024 - what is abstract is up to each kind
     supplied: ClassVar[tuple[str, ...]] = ()
     usual: ClassVar[Mapping[str, Any]] = {}
     registered: ClassVar[dict[str, type[Part]]] = {}
+    immaterial: ClassVar[frozenset[str]] = frozenset()
+    """Settings that move neither weights nor figures (a device, a cadence of the log): no part of content hashes."""
+    afterwards: ClassVar[frozenset[str]] = frozenset()
+    """Settings that come after training (a sampler, what is measured): they move figures, not weights."""
 
     def __init_subclass__(cls, kind: str | None = None, supplied: tuple[str, ...] | None = None, **rest: Any) -> None:
         """Declare a kind (``kind=``) or check nothing yet: registration checks a part."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from workbench.kernels.precision import relaxed_products
 
-CPU_CHUNK_BYTES = 40 << 20
+CPU_CHUNK_BYTES = 24 << 20
 """Bytes of one chunk × vocabulary buffer on a CPU. Smaller ones stay in the cache, but each adds to the gradient of
 the whole head."""
 DEVICE_CHUNK_BYTES = 512 << 20

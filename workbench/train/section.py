@@ -45,6 +45,7 @@ class Train(Section):
             short run need not spend its first hundred updates on finding them.
     """
 
+    immaterial = frozenset({"device", "prefetch", "log_every", "checkpoint_every", "keep", "best", "tensorboard"})
     usual = {"optimizer": {"type": "adamw"}, "schedule": {"type": "warmup"}}
 
     @classmethod
