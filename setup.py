@@ -15,7 +15,7 @@ RECIPES = ["workbench.recipes"] + [
 ]
 
 EXTRAS = {
-    # prose for the quickstart and the exact GPT-2 tokenizer, as packages (their own dependencies are not needed)
+    # compiled against the torch at hand: pip install --no-build-isolation -e ".[cuda]"
     "cuda": ["mamba-ssm>=2.3.2", "causal-conv1d>=1.6.2", "xformers>=0.0.35"],
     "eval": ["transformers>=5", "sacrebleu>=2.5", "scikit-learn>=1.4"],
     "hub": ["datasets>=4", "huggingface-hub>=0.30"],
@@ -31,6 +31,7 @@ EXTRAS["test"] = [
     "ruff>=0.8",
     "mypy>=1.13",
     "types-PyYAML",
+    "transformers>=5",  # GPT-2's logits are held against it
     *EXTRAS["zst"],
 ]
 
