@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from workbench.kernels.precision import relaxed_products
+from workbench.kernels.precision import full_precision, relaxed_products
 
 CPU_CHUNK_BYTES = 24 << 20
 """Bytes of one chunk × vocabulary buffer on a CPU. Smaller ones stay in the cache, but each adds to the gradient of
@@ -69,14 +69,9 @@ def head_rows(head: nn.Linear, h_RD: Tensor) -> Tensor:
     Every use of a head goes through here. On CUDA under autocast the product is taken in the autocast type with
     float32 accumulation *and output*; rounding scores to bfloat16 would cost 1–2 % of each score.
     """
-    kind = h_RD.device.type
-    low = torch.is_autocast_enabled(kind)
-    with torch.autocast(kind, enabled=False), relaxed_products(low and kind == "cpu"):
-        if low and kind == "cuda" and not torch.is_grad_enabled():
-            dtype = torch.get_autocast_dtype(kind)
-            out = torch.mm(h_RD.to(dtype), head.weight.to(dtype).t(), out_dtype=torch.float32)
-            return out if head.bias is None else out.add_(head.bias)
-        return nn.functional.linear(h_RD.to(head.weight.dtype), head.weight, head.bias)
+    low = _low_dtype(h_RD, head.weight)
+    with full_precision(h_RD):
+        return _product(h_RD, head.weight, head.bias, low)
 
 
 def gather_features(h_BLD: Tensor, rows_R: Tensor) -> Tensor:
@@ -127,8 +122,7 @@ class _FusedRows(torch.autograd.Function):
         context: dict[str, Tensor],
         chunk: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        kind = h_RD.device.type
-        low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        low = _low_dtype(h_RD, weight)
         wants_h, wants_w, wants_b = ctx.needs_input_grad[:3]
         wants_grad = wants_h or wants_w or wants_b
         grad_h = torch.empty_like(h_RD) if wants_h else None
@@ -136,10 +130,10 @@ class _FusedRows(torch.autograd.Function):
         grad_b = torch.zeros_like(bias) if wants_b and bias.numel() else None
         weight_low = weight.to(low)
         nats_R, aux_RK, total = [], [], weight.new_zeros(())
-        with torch.autocast(kind, enabled=False):
+        with full_precision(h_RD):
             for start in range(0, h_RD.shape[0], chunk):
                 piece = slice(start, start + chunk)
-                out_RS = _product(h_RD[piece], weight, weight_low, bias)
+                out_RS = _product(h_RD[piece], weight, bias if bias.numel() else None, low, weight_low)
                 rows = {name: value[piece] for name, value in context.items()}
                 if not wants_grad:
                     nats, aux = function.values(out_RS, rows)
@@ -172,14 +166,23 @@ class _FusedRows(torch.autograd.Function):
         return (*grads, None, None, None, None)
 
 
-def _product(h_RD: Tensor, weight: Tensor, weight_low: Tensor, bias: Tensor) -> Tensor:
-    """h Wᵀ + b in the parameters' type (float32): a bfloat16 product with float32 output where the device has one."""
-    if weight_low.dtype != weight.dtype and h_RD.device.type == "cuda":
-        out = torch.mm(h_RD.to(weight_low.dtype), weight_low.t(), out_dtype=torch.float32)
-        return out.add_(bias) if bias.numel() else out
-    h_RD = h_RD.to(weight.dtype)
-    with relaxed_products(weight_low.dtype != weight.dtype):
-        return torch.addmm(bias, h_RD, weight.t()) if bias.numel() else h_RD @ weight.t()
+def _low_dtype(h_RD: Tensor, weight: Tensor) -> torch.dtype:
+    """The type that products may take their inputs in: autocast's where it is on, else the parameters'."""
+    kind = h_RD.device.type
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if on else weight.dtype
+
+
+def _product(
+    h_RD: Tensor, weight: Tensor, bias: Tensor | None, low: torch.dtype, weight_low: Tensor | None = None
+) -> Tensor:
+    """h Wᵀ + b with outputs and sums in the parameters' type (float32); ``low``: what the inputs may be rounded to."""
+    if low != weight.dtype and h_RD.device.type == "cuda":
+        weight_low = weight.to(low) if weight_low is None else weight_low
+        out = torch.mm(h_RD.to(low), weight_low.t(), out_dtype=weight.dtype)
+        return out if bias is None else out.add_(bias)
+    with relaxed_products(low != weight.dtype):
+        return nn.functional.linear(h_RD.to(weight.dtype), weight, bias)
 
 
 def _accumulate(grad_w: Tensor, grad_low: Tensor, h_low: Tensor) -> None:
