@@ -27,6 +27,7 @@ def _case(device: str):
     head = nn.Linear(DIM, VOCAB + 1)
     with torch.no_grad():
         head.weight.copy_(torch.randn(head.weight.shape, generator=generator) * 0.1)
+        head.bias.zero_()
     h = torch.randn(ROWS, DIM, generator=generator)
     context = {
         "x": torch.full((ROWS,), VOCAB),
