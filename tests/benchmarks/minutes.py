@@ -20,6 +20,7 @@ from workbench import experiment
 from workbench.core.rng import Rng
 from workbench.core.tree import read_yaml
 from workbench.recipe import load
+from workbench.train.log import read_log
 
 TIMING = 24
 """Updates that an arm's speed is taken from."""
@@ -31,7 +32,7 @@ def train(base: Path, patch: dict[str, object], steps: int, root: Path) -> tuple
     resolved = load(base, [*overrides, f"train.steps={steps}", "train.checkpoint_every=0", "evaluations.valid=null"])
     run = experiment.create(resolved, root)
     experiment.train(run, resolved, quiet=True)
-    return run.path, float(run.read_status()["seconds"])
+    return run.path, float(read_log(run.log)[-1]["seconds"])
 
 
 def main() -> None:
