@@ -23,7 +23,10 @@ def run(args: argparse.Namespace) -> int:
     from workbench.cli.progress import evaluation_bar, packing_bar
     from workbench.cli.tables import console
     from workbench.report.tables import print_table
+    from workbench.run import RunFolder
 
+    for path in args.run:
+        RunFolder(path)  # a slip in the last name is said before the first is measured
     found = []
     for path in args.run:
         with evaluation_bar(path.name) as tell, packing_bar() as packing:

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     began = time.monotonic()
     folders = [_finished(recipes_folder() / name, args) for name in RECIPES]
     paths = [folder.path for folder in folders]
-    written = write_report(paths, args.runs / "quickstart-report")
+    written = write_report(paths, args.runs / "report-of-quickstart")
     print_table(paths, console(wide=None))
     for path in paths:
         print(f"run:         {path}")

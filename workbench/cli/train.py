@@ -22,7 +22,9 @@ def run(args: argparse.Namespace) -> int:
     """Train, then evaluate. A recipe whose run is finished is found by content and only reported."""
     from workbench import experiment
     from workbench.cli.progress import evaluation_bar, packing_bar
+    from workbench.cli.tables import console
     from workbench.recipe import load
+    from workbench.report.tables import print_table
 
     if args.resume is not None and "=" in str(args.recipe or ""):
         raise WorkbenchError("--resume changes no settings; train the recipe with them, as a run of its own")
@@ -40,5 +42,7 @@ def run(args: argparse.Namespace) -> int:
     with evaluation_bar(folder.path.name) as tell, packing_bar() as packing:
         lead = experiment.finish(folder, resolved, args.cache, not args.no_eval, packing, tell)
     if lead:
+        if folder.results.is_file():
+            print_table([folder.path], console(wide=None))
         print(f"run: {folder.path}\nTensorBoard: tensorboard --logdir {folder.tb}")
     return 0
