@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
 from workbench import assemble
@@ -46,8 +45,8 @@ SHOWN_CHARACTERS = 600
 
 def create(resolved: Resolved, root: Path | str = "runs") -> RunFolder:
     """The run folder of a recipe: made, or the one it has."""
-    text = yaml.safe_dump(resolved.portable(), sort_keys=False, allow_unicode=True)
-    return RunFolder.create(resolved.name, resolved.hash, root, text, [plugin.path for plugin in resolved.plugins])
+    plugins = [plugin.path for plugin in resolved.plugins]
+    return RunFolder.create(resolved.name, resolved.hash, root, resolved.text(), plugins)
 
 
 def reopen(path: Path | str, overrides: Iterable[str] = ()) -> tuple[RunFolder, Resolved]:
