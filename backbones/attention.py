@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from backbones.base import CachedMixer, Mixer
 from backbones.rotary import Rotary
-from workbench.core.bounds import Count, Probability
+from workbench.core.bounds import Count, Natural, Probability
 from workbench.core.errors import Problem, WorkbenchError
 from workbench.kernels.attention import Kernel, attention
 
@@ -74,11 +74,12 @@ class Attention(CachedMixer):
     """Multi-head softmax attention; queries, keys and values in one matrix, rows ordered (three, head, d).
 
     Settings:
-        heads: number of heads; divides the width.
+        heads: number of heads; divides the width. null: one for each 64 of width.
+        window: how many positions to either side (behind, when causal) a position sees; 0 for all of them.
         positions: "rotary" turns queries and keys by their position (Su et al. 2021); "none" leaves them.
         bias: whether the two linear maps have biases.
         dropout: rate at which attention weights are dropped in training.
-        kernel: implementation: auto, sdpa (PyTorch's), matmul, xformers (CUDA, if installed) or reference.
+        kernel: implementation: auto, sdpa (PyTorch's), matmul, flex (CUDA), xformers (CUDA, if installed) or reference.
     """
 
     def __init__(
@@ -86,7 +87,8 @@ class Attention(CachedMixer):
         dim: int,
         length: int,
         causal: bool,
-        heads: Count = 4,
+        heads: Count | None = None,
+        window: Natural = 0,
         positions: Literal["rotary", "none"] = "rotary",
         bias: bool = False,
         dropout: Probability = 0.0,
@@ -94,9 +96,10 @@ class Attention(CachedMixer):
     ) -> None:
         """Supplied: ``dim``, ``length`` (how far rotary tables reach; longer input extends them), ``causal``."""
         super().__init__()
+        heads = usual_heads(dim) if heads is None else heads
         for problem in head_problems(dim, heads, positions):
             raise WorkbenchError(problem)
-        self.dim, self.heads, self.causal = dim, heads, causal
+        self.dim, self.heads, self.causal, self.window = dim, heads, causal, window
         self.dropout, self.kernel = dropout, kernel
         self.qkv = nn.Linear(dim, 3 * dim, bias=bias)
         self.out = nn.Linear(dim, dim, bias=bias)
@@ -122,13 +125,26 @@ class Attention(CachedMixer):
         cache = cache.extended(k, v)
         return self._attend(q, cache.k_BTHd.to(q.dtype), cache.v_BTHd.to(q.dtype)), cache
 
+    @classmethod
+    def unfit(cls, settings: Mapping[str, Any], dim: int) -> Iterator[tuple[str, str]]:
+        """Heads that do not share the width."""
+        heads = settings["heads"] or usual_heads(dim)
+        for message in head_problems(dim, heads, settings["positions"]):
+            yield "heads", message
+
     def flops_per_token(self, length: int) -> float:
-        """8 D² for the linear maps, 4 L D for scores and sums (half of it when causal)."""
-        return 8 * self.dim**2 + 4 * length * self.dim * (0.5 if self.causal else 1.0)
+        """8 D² for the linear maps, 4 K D for scores and sums over the K keys that a position sees on average."""
+        return 8 * self.dim**2 + 4 * self._keys(length) * self.dim
 
     def state_bytes(self, length: int) -> int:
         """Keys and values of ``length`` positions."""
         return 2 * length * self.dim * 2
+
+    def _keys(self, length: int) -> float:
+        if not self.window or self.window >= length:
+            return length * (0.5 if self.causal else 1.0)
+        side = self.window * (1 - (self.window + 1) / (2 * length))  # fewer at the ends
+        return 1 + side * (1 if self.causal else 2)
 
     def _project(self, h_BLD: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
         qkv_BL3Hd = self.qkv(h_BLD).unflatten(-1, (3, self.heads, -1))
@@ -139,8 +155,13 @@ class Attention(CachedMixer):
 
     def _attend(self, q_BLHd: Tensor, k_BTHd: Tensor, v_BTHd: Tensor) -> Tensor:
         rate = self.dropout if self.training else 0.0
-        mixed_BLHd = attention(q_BLHd, k_BTHd, v_BTHd, self.causal, rate, self.kernel)
+        mixed_BLHd = attention(q_BLHd, k_BTHd, v_BTHd, self.causal, rate, self.kernel, self.window)
         return self.out(mixed_BLHd.flatten(2))
+
+
+def usual_heads(dim: int) -> int:
+    """One head for each 64 of width, at least one."""
+    return max(1, dim // 64)
 
 
 def head_problems(dim: int, heads: int, positions: str = "rotary") -> Iterator[str]:

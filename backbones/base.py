@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -39,8 +39,20 @@ class Backbone(nn.Module, Part, ABC, kind="backbone", supplied=("states", "outpu
         """
 
     def no_decay(self) -> set[str]:
-        """Names of parameters besides biases, norms and embeddings that weight decay must leave alone."""
-        return set()
+        """Names of parameters besides biases, norms and embeddings that weight decay must leave alone: its mixers'."""
+        mixers = [(path, module) for path, module in self.named_modules() if isinstance(module, Mixer)]
+        return {f"{path}.{name}" for path, mixer in mixers for name in mixer.no_decay()}
+
+    def flops_per_token(self, length: int) -> float | None:
+        """Forward FLOPs (2 × multiply-adds) per token at this length, head included, by formula.
+
+        None: no formula; then they are counted (`backbones.cost`).
+        """
+        return None
+
+    def state_bytes(self, length: int) -> int | None:
+        """Bytes that its cache holds of a sequence after ``length`` tokens; None without a cache."""
+        return None
 
     @property
     def has_cache(self) -> bool:
@@ -73,7 +85,21 @@ class Mixer(nn.Module, Part, ABC, kind="mixer", supplied=("dim", "length", "caus
 
     Supplied: ``dim`` (D), ``length`` (the longest sequence asked for), ``causal``. Each mixer does both: with
     ``causal`` position i sees those ≤ i, without it every position (a recurrence then runs both ways).
+    ``paced``: it steps along the sequence, and its methods take ``pace`` [B, 1 or L, 1], a factor on every step.
+    ``widens``: it is wider inside than outside, as an MLP is, so that its block can do without one.
     """
+
+    paced: ClassVar[bool] = False
+    widens: ClassVar[bool] = False
+
+    @classmethod
+    def unfit(cls, settings: Mapping[str, Any], dim: int) -> Iterator[tuple[str, str]]:
+        """(setting, message) for each of these resolved settings that a stack of this width cannot have."""
+        yield from ()
+
+    def no_decay(self) -> set[str]:
+        """Names of parameters besides biases and norms that weight decay must leave alone."""
+        return set()
 
     @abstractmethod
     def forward(self, h_BLD: Tensor, cache: Any = None) -> Tensor:
@@ -98,3 +124,8 @@ class CachedMixer(Mixer):
     @abstractmethod
     def commit(self, h_BLD: Tensor, cache: Any) -> tuple[Tensor, Any]:
         """(what ``forward(h_BLD, cache)`` gives, the cache with ``h_BLD`` appended); the old cache stays valid."""
+
+
+def linear_flops(*modules: nn.Module) -> int:
+    """2 for each weight of the linear maps in these modules: FLOPs of one application."""
+    return sum(2 * m.weight.numel() for module in modules for m in module.modules() if isinstance(m, nn.Linear))

@@ -1,4 +1,4 @@
-"""How the noise level σ reaches a stack: adaptive layer norms, an added vector, or not at all.
+"""How the noise level σ reaches a stack: adaptive layer norms, an added vector, recurrent steps, or not at all.
 
 A conditioning is a recipe for modules, since it is named before the stack's width is known; ``embedding`` and
 ``modulation`` make them. The modules run in float32 outside autocast: they are [B]-sized, and errors in a
@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.base import Mixer
+from workbench.core.errors import Problem
 from workbench.core.part import Part
 from workbench.kernels.precision import full_precision
+
+if TYPE_CHECKING:
+    from workbench.core.spec import Node
 
 FREQUENCIES = 256
 MAX_PERIOD = 10_000
@@ -31,6 +38,13 @@ class Conditioning(Part, ABC, kind="conditioning"):
     @abstractmethod
     def modulation(self, dim: int, cond_dim: int, parts: int) -> Modulation:
         """A module that makes ``parts`` modulating tensors of width ``dim``, one such module a block."""
+
+    def pace(self, cond_dim: int) -> nn.Module | None:
+        """A module from the embedding's vector to a positive factor [B, 1 or L, 1] on the steps of a block's mixer.
+
+        Asked for once a block whose mixer is paced; None where σ does not reach steps.
+        """
+        return None
 
 
 class Embedding(nn.Module):
@@ -121,6 +135,51 @@ class Unconditioned(Conditioning):
         return Modulation(parts)
 
 
+@Conditioning.register("step_size")
+class StepSize(Conditioning):
+    """σ as a scale on the steps Δ of recurrent mixers: Δ · exp(w · c(σ) + b) in each block, 1 at the start.
+
+    At high noise a recurrence that takes longer steps forgets sooner, at low noise it reaches further; σ then needs
+    no other way in, or goes the usual one as well.
+
+    Settings:
+        inner: how σ reaches the blocks besides (none, adaln, added).
+    """
+
+    usual = {"inner": {"type": "none"}}
+
+    def __init__(self, inner: Conditioning) -> None:
+        """Keep what is wrapped."""
+        self.inner = inner
+
+    def embedding(self, dim: int, cond_dim: int) -> Embedding:
+        """The inner one's, and a vector of its own."""
+        return _Both(self.inner.embedding(dim, cond_dim), cond_dim)
+
+    def modulation(self, dim: int, cond_dim: int, parts: int) -> Modulation:
+        """The inner one's."""
+        return _OfInner(self.inner.modulation(dim, cond_dim, parts))
+
+    def pace(self, cond_dim: int) -> nn.Module:
+        """exp of a zero-initialised linear map of the vector."""
+        return _Pace(cond_dim)
+
+    @classmethod
+    def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
+        """A backbone none of whose mixers takes steps."""
+        yield from super().misfits(node, root)
+        backbone = root.find("backbone")
+        if backbone is None:
+            return
+        if not any(issubclass(inner.part, Mixer) and inner.part.paced for inner in backbone.walk()):
+            fitting = sorted(name for name, part in Mixer.registered.items() if issubclass(part, Mixer) and part.paced)
+            yield Problem(
+                node.path,
+                f"conditioning 'step_size' scales the steps of recurrent mixers, and backbone "
+                f"{backbone.part.type_name!r} has none. Mixers that fit: {', '.join(fitting)}.",
+            )
+
+
 ADALN = AdaLN()
 """SEDD's conditioning: a stateless object, the default where a stack is built by hand."""
 
@@ -146,6 +205,42 @@ class _AddedVector(Embedding):
         c = self.vector(sigma, h_BLD)
         with full_precision(h_BLD):
             return None, h_BLD + self.project(c)
+
+
+class _Both(Embedding):
+    """The vector of an inner embedding beside one for paces: the blocks hand the pair on to whom it concerns."""
+
+    def __init__(self, inner: Embedding, cond_dim: int) -> None:
+        super().__init__()
+        self.inner = inner
+        self.vector = SigmaVector(cond_dim)
+
+    def forward(self, sigma: Tensor | None, h_BLD: Tensor) -> tuple[Any, Tensor]:
+        c, changed_BLD = self.inner(sigma, h_BLD)
+        return (c, self.vector(sigma, h_BLD)), changed_BLD
+
+
+class _OfInner(Modulation):
+    def __init__(self, inner: Modulation) -> None:
+        super().__init__(inner.parts)
+        self.inner = inner
+
+    def forward(self, c: Any) -> tuple[Tensor | None, ...]:
+        found: tuple[Tensor | None, ...] = self.inner(c[0])
+        return found
+
+
+class _Pace(nn.Module):
+    def __init__(self, cond_dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(cond_dim, 1)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, c: Any) -> Tensor:
+        with full_precision(c[1]):
+            factor: Tensor = self.linear(c[1]).exp()
+            return factor
 
 
 class _Linear(Modulation):

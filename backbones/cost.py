@@ -32,10 +32,19 @@ def count_parameters(backbone: Backbone) -> Parameters:
 
 
 def flops_per_token(backbone: Backbone, length: int) -> float:
-    """Forward FLOPs (2 × multiply-adds of matrix products and attention) per token at ``length``, head included.
+    """Forward FLOPs (2 × multiply-adds) per token at ``length``, head included; training takes three times as much.
 
-    Counted by PyTorch's flop counter on one sequence, on the parameters' device: the meta device costs nothing.
-    Causal attention is counted whole, as the counter does. Training takes three times as much.
+    By the backbone's own formula, else by counting.
+    """
+    by_formula = backbone.flops_per_token(length)
+    return counted_flops_per_token(backbone, length) if by_formula is None else by_formula
+
+
+def counted_flops_per_token(backbone: Backbone, length: int) -> float:
+    """The same as PyTorch's flop counter has it on one sequence, on the parameters' device: meta costs nothing.
+
+    It counts matrix products and attention, causal attention whole, and no sums of products formed otherwise
+    (a selective scan, a convolution by shifted taps).
     """
     device = next(backbone.parameters()).device
     x_BL = torch.zeros(1, length, dtype=torch.long, device=device)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.base import CachedMixer, Mixer
 from workbench.core.errors import WorkbenchError
+from workbench.kernels.conv import depthwise
 
 
 class ShortConv(CachedMixer):
@@ -60,55 +59,12 @@ class ShortConv(CachedMixer):
 
     def _convolved(self, h_BLD: Tensor, before_BLD: Tensor | None) -> Tensor:
         reach = self.width - 1
-        weight_DW = self.weight[:, 0].to(h_BLD.dtype)
         left = reach if self.causal else reach // 2
-        if before_BLD is not None:
-            return taps(h_BLD, torch.cat((before_BLD.to(h_BLD.dtype), h_BLD), dim=1), weight_DW)
-        if torch.compiler.is_compiling():  # the compiler fuses the plain formula and derives its gradient
-            return taps(h_BLD, F.pad(h_BLD, (0, 0, left, reach - left)), weight_DW)
-        return _Taps.apply(h_BLD, weight_DW, left)
+        weight_DW = self.weight[:, 0].clone()
+        weight_DW[:, left] += 1  # h itself: one pass instead of two
+        return depthwise(h_BLD, weight_DW, left=left, before_BTC=before_BLD)
 
     def _cached(self) -> CachedMixer:
         if not isinstance(self.mixer, CachedMixer):
             raise WorkbenchError(f"mixer {self.mixer.type_name!r} keeps no cache")
         return self.mixer
-
-
-def taps(h_BLD: Tensor, padded_BLD: Tensor, weight_DW: Tensor) -> Tensor:
-    """The formula: h[l] + Σ_w padded[l + w] · weight[w]; shifted adds keep D innermost, so nothing is transposed."""
-    out_BLD = h_BLD
-    for step in range(weight_DW.shape[1]):
-        out_BLD = torch.addcmul(out_BLD, padded_BLD[:, step : step + h_BLD.shape[1]], weight_DW[:, step])
-    return out_BLD
-
-
-class _Taps(torch.autograd.Function):
-    """``taps`` on zero-padded input with half of its memory traffic: no padded copy, sums in place."""
-
-    @staticmethod
-    def forward(ctx: Any, h_BLD: Tensor, weight_DW: Tensor, left: int) -> Tensor:
-        ctx.save_for_backward(h_BLD, weight_DW)
-        ctx.left = left
-        out_BLD = h_BLD.clone()
-        for step, here, there in _shifts(h_BLD.shape[1], weight_DW.shape[1], left):
-            out_BLD[:, here].addcmul_(h_BLD[:, there], weight_DW[:, step])
-        return out_BLD
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        (g_BLD,) = grads
-        h_BLD, weight_DW = ctx.saved_tensors
-        into_BLD, into_DW = g_BLD.clone(), torch.zeros_like(weight_DW)
-        for step, here, there in _shifts(h_BLD.shape[1], weight_DW.shape[1], ctx.left):
-            into_BLD[:, there].addcmul_(g_BLD[:, here], weight_DW[:, step])
-            into_DW[:, step] = (g_BLD[:, here] * h_BLD[:, there]).sum((0, 1))
-        return into_BLD, into_DW, None
-
-
-def _shifts(length: int, width: int, left: int) -> Iterator[tuple[int, slice, slice]]:
-    """(tap, outputs it reaches, inputs it reads)."""
-    for step in range(width):
-        shift = step - left
-        start, stop = max(0, -shift), min(length, length - shift)
-        if start < stop:
-            yield step, slice(start, stop), slice(start + shift, stop + shift)

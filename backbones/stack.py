@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.base import CachedBackbone, CachedMixer, Mixer
-from backbones.conditioning import Embedding, Modulation
+from backbones.base import CachedBackbone, CachedMixer, Mixer, linear_flops
+from backbones.conditioning import Conditioning, Embedding, Modulation
 from workbench.core.errors import WorkbenchError
 from workbench.kernels.precision import full_precision
 
@@ -49,40 +49,62 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """h + gate · drop(mixer(norm(h))), then the same with an MLP; norms and gates as the modulation says."""
+    """h + gate · drop(mixer(norm(h))), then the same with an MLP if there is one; norms and gates as the modulation
+    says, the mixer's steps as the pace says.
+    """
 
     mixer: Mixer
 
     def __init__(
         self,
         mixer: Mixer,
-        mlp: nn.Module,
+        mlp: nn.Module | None,
         norms: Sequence[nn.Module],
         modulation: Modulation,
         dropout: float = 0.0,
+        pace: nn.Module | None = None,
     ) -> None:
-        """``norms``: before the mixer and before the MLP; ``modulation`` makes six parts; ``dropout`` of branches."""
+        """``norms``: before the mixer, and before the MLP; ``modulation`` makes three parts for each of the two.
+
+        ``dropout`` of branches; ``pace`` (σ's vector → a factor on steps) only with a paced mixer.
+        """
         super().__init__()
-        self.norm1, self.norm2 = norms
+        self.norm1, self.norm2 = norms[0], norms[1] if mlp is not None else None
         self.mixer = mixer
         self.mlp = mlp
         self.modulation = modulation
+        self.pace = pace
         self.dropout = dropout
 
-    def forward(self, h_BLD: Tensor, c: Tensor | None = None, cache: Any = None) -> Tensor:
+    def forward(self, h_BLD: Tensor, c: Any = None, cache: Any = None) -> Tensor:
         """One block. ``cache``: the mixer's, read only."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c)
-        mixed_BLD = self.mixer(modulate(self.norm1(h_BLD), shift1, scale1), cache)
-        h_BLD = self._add(h_BLD, gate1, mixed_BLD)
-        return self._add(h_BLD, gate2, self.mlp(modulate(self.norm2(h_BLD), shift2, scale2)))
+        parts = self.modulation(c)
+        mixed_BLD = self.mixer(modulate(self.norm1(h_BLD), parts[0], parts[1]), cache, **self._paced(c))
+        return self._finish(h_BLD, mixed_BLD, parts)
 
-    def commit(self, h_BLD: Tensor, c: Tensor | None, cache: Any) -> tuple[Tensor, Any]:
+    def commit(self, h_BLD: Tensor, c: Any, cache: Any) -> tuple[Tensor, Any]:
         """``forward``, and the mixer's longer cache."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c)
+        parts = self.modulation(c)
         mixer = _cached(self.mixer)
-        mixed_BLD, cache = mixer.commit(modulate(self.norm1(h_BLD), shift1, scale1), cache)
-        h_BLD = self._add(h_BLD, gate1, mixed_BLD)
-        return self._add(h_BLD, gate2, self.mlp(modulate(self.norm2(h_BLD), shift2, scale2))), cache
+        mixed_BLD, cache = mixer.commit(modulate(self.norm1(h_BLD), parts[0], parts[1]), cache, **self._paced(c))
+        return self._finish(h_BLD, mixed_BLD, parts), cache
+
+    def flops_per_token(self, length: int) -> float:
+        """The mixer's and the MLP's; what σ passes through is the stack's to count."""
+        return self.mixer.flops_per_token(length) + (0 if self.mlp is None else linear_flops(self.mlp))
+
+    def hearing(self) -> list[nn.Module]:
+        """Modules that turn σ's vector into what this block does."""
+        return [self.modulation, *([] if self.pace is None else [self.pace])]
+
+    def _paced(self, c: Any) -> dict[str, Tensor]:
+        return {} if self.pace is None else {"pace": self.pace(c)}
+
+    def _finish(self, h_BLD: Tensor, mixed_BLD: Tensor, parts: tuple[Tensor | None, ...]) -> Tensor:
+        h_BLD = self._add(h_BLD, parts[2], mixed_BLD)
+        if self.mlp is None or self.norm2 is None:
+            return h_BLD
+        return self._add(h_BLD, parts[5], self.mlp(modulate(self.norm2(h_BLD), parts[3], parts[4])))
 
     def _add(self, h_BLD: Tensor, gate: Tensor | None, branch_BLD: Tensor) -> Tensor:
         if self.training and self.dropout:
@@ -90,6 +112,26 @@ class Block(nn.Module):
         if gate is None:
             return h_BLD + branch_BLD
         return torch.addcmul(h_BLD, gate, branch_BLD.to(h_BLD.dtype))
+
+
+def block(
+    mixer: Mixer,
+    dim: int,
+    mlp: nn.Module | None,
+    conditioning: Conditioning,
+    cond_dim: int,
+    dropout: float = 0.0,
+) -> Block:
+    """A block with SEDD's norms around ``mixer`` and ``mlp`` (None: no second half)."""
+    halves = 1 if mlp is None else 2
+    return Block(
+        mixer,
+        mlp,
+        [LayerNorm(dim) for _ in range(halves)],
+        conditioning.modulation(dim, cond_dim, 3 * halves),
+        dropout,
+        conditioning.pace(cond_dim) if mixer.paced else None,
+    )
 
 
 class FinalNorm(nn.Module):
@@ -143,6 +185,17 @@ class Stack(CachedBackbone):
         for block, kept in zip(self.blocks, caches, strict=True):
             h_BLD = block(h_BLD, c, kept)
         return self.final(h_BLD, c)
+
+    def flops_per_token(self, length: int) -> float:
+        """Blocks and head; and, once a sequence, what σ passes through on its way to them."""
+        blocks = self._blocks()
+        hearing = [self.conditioning, self.final.modulation, *(part for block in blocks for part in block.hearing())]
+        per_token = sum(block.flops_per_token(length) for block in blocks) + 2 * self.head.weight.numel()
+        return per_token + linear_flops(*hearing) / length
+
+    def state_bytes(self, length: int) -> int | None:
+        """The sum of the mixers' caches, where there is one."""
+        return sum(block.mixer.state_bytes(length) for block in self._blocks()) if self.has_cache else None
 
     @property
     def has_cache(self) -> bool:

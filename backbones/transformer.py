@@ -12,7 +12,7 @@ from backbones.base import Backbone, Mixer, Sight
 from backbones.conditioning import ADALN, Conditioning
 from backbones.embedding import Tokens, zero_head
 from backbones.shortconv import ShortConv
-from backbones.stack import MLP, Block, FinalNorm, LayerNorm, Stack
+from backbones.stack import MLP, FinalNorm, LayerNorm, Stack, block
 from workbench.core.bounds import Count, Natural, Positive, Probability
 from workbench.core.errors import Problem
 from workbench.kernels.attention import Kernel
@@ -73,14 +73,7 @@ class Transformer(Stack):
             return ShortConv(attention, dim, shortconv, causal) if shortconv else attention
 
         self.blocks = nn.ModuleList(
-            Block(
-                mixer(),
-                MLP(dim, mlp_ratio),
-                (LayerNorm(dim), LayerNorm(dim)),
-                conditioning.modulation(dim, cond_dim, 6),
-                dropout,
-            )
-            for _ in range(depth)
+            block(mixer(), dim, MLP(dim, mlp_ratio), conditioning, cond_dim, dropout) for _ in range(depth)
         )
         self.final = FinalNorm(LayerNorm(dim), conditioning.modulation(dim, cond_dim, 2))
         self.head = zero_head(dim, outputs)

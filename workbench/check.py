@@ -65,29 +65,70 @@ def estimate(resolved: Resolved) -> Estimate:
 
 
 def _estimate(resolved: Resolved) -> Estimate:
+    made = sketch(resolved)
+    outputs = made.backbone.head.out_features
+    train = resolved.node.settings["train"].settings
+    micro_batch = -(-train["batch"] // train["accumulate"])
+    parameters = count_parameters(made.backbone)
+    state = (STATE_BYTES + (4 if train["ema"] else 0)) * parameters.total
+    chunk = 2 * 4 * chunk_rows(outputs) * outputs
+    return Estimate(
+        parameters=parameters.total,
+        non_embedding=parameters.non_embedding,
+        flops_per_token=flops_per_token(made.backbone, made.length),
+        training_bytes=state + chunk + _activation_bytes(made.backbone, micro_batch, made.length),
+        tokens_per_step=train["batch"] * made.length,
+        vocab=made.vocab,
+        vocab_assumed=made.assumed,
+    )
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A recipe's backbone on the meta device. ``vocab`` tokens, ``assumed`` where the text decides; ``length``."""
+
+    backbone: Backbone
+    vocab: int
+    assumed: bool
+    length: int
+
+
+def sketch(resolved: Resolved, length: int | None = None) -> Sketch:
+    """Build the process and, on the meta device, the backbone. ``length``: another than the recipe's."""
     settings = resolved.node.settings
     tokenizer: Tokenizer = build(settings["data"]).tokenizer
-    length = int(settings["data"].settings["length"])
+    length = int(settings["data"].settings["length"]) if length is None else length
     planned = tokenizer.planned_vocab
     vocab = ASSUMED_VOCAB if planned is None else planned
     process: Process = build(settings["process"], {"vocab": vocab, "eos": vocab - 1, "length": length})
     shape = {"states": process.states, "outputs": process.outputs, "length": length}
     with torch.device("meta"):
         backbone: Backbone = build(settings["backbone"], shape)
-    train = settings["train"].settings
-    micro_batch = -(-train["batch"] // train["accumulate"])
-    parameters = count_parameters(backbone)
-    state = (STATE_BYTES + (4 if train["ema"] else 0)) * parameters.total
-    chunk = 2 * 4 * chunk_rows(process.outputs) * process.outputs
-    return Estimate(
-        parameters=parameters.total,
-        non_embedding=parameters.non_embedding,
-        flops_per_token=flops_per_token(backbone, length),
-        training_bytes=state + chunk + _activation_bytes(backbone, micro_batch, length),
-        tokens_per_step=train["batch"] * length,
-        vocab=vocab,
-        vocab_assumed=planned is None,
-    )
+    return Sketch(backbone, vocab, planned is None, length)
+
+
+@dataclass(frozen=True)
+class AtLength:
+    """What one sequence of ``length`` tokens costs.
+
+    ``flops_per_token``: forward, head included; ``activation_bytes``: what autograd keeps a token between forward and
+    backward, in fp32, head apart; ``state_bytes``: the whole cache of generated text, None without one.
+    """
+
+    length: int
+    flops_per_token: float
+    activation_bytes: float
+    state_bytes: int | None
+
+
+def at_lengths(resolved: Resolved, lengths: Iterable[int]) -> list[AtLength]:
+    """The cost of a recipe's backbone as a function of length, without running it."""
+    found = []
+    for length in lengths:
+        net = sketch(resolved, length).backbone
+        kept = _activation_bytes(net, 1, length) / length
+        found.append(AtLength(length, flops_per_token(net, length), kept, net.state_bytes(length)))
+    return found
 
 
 @functools.cache

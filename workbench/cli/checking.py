@@ -18,6 +18,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--contract", action="append", default=[], metavar="PLUGIN.py", help="run the contract checks on its parts"
     )
+    parser.add_argument(
+        "--lengths", type=_lengths, default=[], metavar="L,L,…", help="also the cost at these lengths, as in 256,1024"
+    )
     parser.add_argument("--json", action="store_true", help="print data for another program")
 
 
@@ -27,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
         error = WorkbenchError("name recipes to check, or a plug-in: --contract my_gru.py")
         error.exit_code = 2
         raise error
-    recipes = [_recipe(file) for file in args.files]
+    recipes = [_recipe(file, args.lengths) for file in args.files]
     contracts = [found for file in args.contract for found in _contract(file)]
     bad = sum(bool(found["problems"]) for found in (*recipes, *contracts))
     if args.json:
@@ -44,8 +47,19 @@ def run(args: argparse.Namespace) -> int:
     return 1 if bad else 0
 
 
-def _recipe(file: str) -> dict[str, Any]:
-    from workbench.check import estimate
+def _lengths(text: str) -> list[int]:
+    """Positive integers with commas between them."""
+    try:
+        found = [int(word) for word in text.split(",")]
+    except ValueError:
+        found = [0]
+    if min(found) < 1:
+        raise argparse.ArgumentTypeError(f"needs lengths as in 256,1024; found {text!r}")
+    return found
+
+
+def _recipe(file: str, lengths: list[int]) -> dict[str, Any]:
+    from workbench.check import at_lengths, estimate
     from workbench.core.plugins import isolated
     from workbench.recipe import load
 
@@ -53,7 +67,8 @@ def _recipe(file: str) -> dict[str, Any]:
     try:
         with isolated():
             resolved = load(file)
-            return found | {"name": resolved.name, "hash": resolved.hash} | asdict(estimate(resolved))
+            found |= {"name": resolved.name, "hash": resolved.hash} | asdict(estimate(resolved))
+            return found | ({"lengths": [asdict(one) for one in at_lengths(resolved, lengths)]} if lengths else {})
     except RecipeError as error:
         found["problems"] = [{"path": problem.path, "message": problem.message} for problem in error.problems]
     except WorkbenchError as error:
@@ -100,6 +115,19 @@ def _print_recipes(recipes: list[dict[str, Any]]) -> None:
             "recipe", "hash", "parameters", "non-embedding", "FLOPs/token", "tokens/step", "training memory", "vocab"
         )  # fmt: skip
         print_rows(columns, rows)
+    rows = [
+        (
+            found["file"],
+            str(one["length"]),
+            amount(one["flops_per_token"]),
+            amount(one["activation_bytes"]) + "B",
+            "–" if one["state_bytes"] is None else amount(one["state_bytes"]) + "B",
+        )
+        for found in good
+        for one in found.get("lengths", ())
+    ]
+    if rows:
+        print_rows(("recipe", "length", "FLOPs/token", "activations/token", "cache of a sequence"), rows)
     for found in recipes:
         if found["problems"]:
             print(f"{found['file']}: {len(found['problems'])} problem{'s' * (len(found['problems']) > 1)}")

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("workbench.cli.listing", "what exists: kinds of parts and the parts of a kind"),
     "show": ("workbench.cli.showing", "a part, a resolved recipe, or the JSON Schema of recipes"),
     "check": ("workbench.cli.checking", "every problem of recipes, their size and cost; contracts of plug-ins"),
+    "match": ("workbench.cli.matching", "sizes at which one recipe costs what another does"),
     "train": ("workbench.cli.train", "train a recipe, or resume a run"),
     "sample": ("workbench.cli.sample", "draw text from a run: freely, after a prefix, or around fixed words"),
     "eval": ("workbench.cli.eval", "evaluate a run"),

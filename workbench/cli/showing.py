@@ -18,7 +18,7 @@ from workbench.core.part import KINDS, REQUIRED, Part, did_you_mean
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("what", help="a kind, a recipe's file, or the word `schema`")
+    parser.add_argument("what", help="a kind, a recipe's file, or one of the words `schema` and `kernels`")
     parser.add_argument("more", nargs="*", help="the part's name; for a recipe overrides such as train.steps=100")
     parser.add_argument("--plugin", action="append", default=[], metavar="FILE", help="a plug-in file to load first")
     parser.add_argument("--json", action="store_true", help="print data for another program")
@@ -30,6 +30,8 @@ def run(args: argparse.Namespace) -> int:
         return _recipe(args)
     if args.what == "schema":
         return _schema(args)
+    if args.what == "kernels":
+        return _kernels(args)
     if len(args.more) > 1:
         raise WorkbenchError("show one thing: a kind, a kind and a part's name, a recipe's file, or `schema`")
     known = index.scan([Path(file) for file in args.plugin])
@@ -58,6 +60,27 @@ def _schema(args: argparse.Namespace) -> int:
     index.import_parts()
     _plug_in(args)
     print_json(json_schema(Recipe))
+    return 0
+
+
+def _kernels(args: argparse.Namespace) -> int:
+    """Every operation that has several implementations: which one runs here, and why not the others."""
+    import torch
+
+    from workbench.kernels.dispatch import DISPATCHERS
+    from workbench.train.machine import choose_device, choose_precision
+
+    index.import_parts()
+    device = choose_device("auto")
+    precision, why = choose_precision("auto", device)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    found = {one.operation: one.survey(device.type, dtype) for one in DISPATCHERS}
+    if args.json:
+        print_json({"device": device.type, "precision": precision, "operations": found})
+        return 0
+    print(f"On {device.type} in {precision} ({why}); a run's log says what it picked.")
+    rows = [(operation, *row) for operation, candidates in found.items() for row in candidates]
+    print_rows(("operation", "kernel", "picked", "why"), rows)
     return 0
 
 
@@ -101,6 +124,8 @@ def _part(args: argparse.Namespace, known: index.Index, kind: str, name: str) ->
     print(f"{kind} {name}: {entry.cls}, {place(entry.file, entry.line)}\n\n{_prose(part)}\n")
     if rows:
         print_rows(("setting", "type", "default", "what it is"), rows)
+        if any(row[0] == "kernel" for row in rows):
+            print("`workbench show kernels` says which kernels run here.")
     else:
         print("It has no settings.")
     return 0
@@ -133,6 +158,8 @@ def _prose(part: type[Part]) -> str:
 
 def _default(value: Any) -> str:
     """A default that is a part, or several, by name."""
+    if isinstance(value, dict) and "type" not in value:
+        return ", ".join(f"{name}: {_default(item)}" for name, item in value.items()) or "none"
     if isinstance(value, dict):
         rest = ", ".join(f"{name}: {item}" for name, item in value.items() if name != "type")
         return f"{value.get('type', '')}{f' ({rest})' if rest else ''}"

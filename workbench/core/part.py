@@ -217,20 +217,18 @@ def wanted(part: type[Part]) -> tuple[str, ...]:
 
 
 def setting_docs(part: type[Part]) -> dict[str, str]:
-    """What the docstring's ``Settings:`` section says of each setting."""
-    doc = inspect.getdoc(part) or ""
-    section = re.search(r"^Settings:\n((?:[ \t]+.*\n?|\n)+)", doc, flags=re.M)
-    if section is None:
-        return {}
+    """What the docstrings' ``Settings:`` sections say of each setting: the class's own, else those it inherits."""
     found: dict[str, str] = {}
-    name = ""
-    for line in inspect.cleandoc(section.group(1)).splitlines():
-        head = re.match(r"(\w+):\s*(.*)", line)
-        if head and not line.startswith(" "):
-            name = head.group(1)
-            found[name] = head.group(2)
-        elif name:
-            found[name] += " " + line.strip()
+    for cls in reversed(part.__mro__):
+        section = re.search(r"^Settings:\n((?:[ \t]+.*\n?|\n)+)", inspect.cleandoc(cls.__doc__ or ""), flags=re.M)
+        name = ""
+        for line in inspect.cleandoc(section.group(1)).splitlines() if section else ():
+            head = re.match(r"(\w+):\s*(.*)", line)
+            if head and not line.startswith(" "):
+                name = head.group(1)
+                found[name] = head.group(2)
+            elif name:
+                found[name] += " " + line.strip()
     return found
 
 

@@ -192,6 +192,8 @@ class _Resolver:
         if setting.many == "list":
             return self.items(setting.part, value, path, depth)
         if setting.many == "map":
+            if isinstance(usual, Mapping) and isinstance(value, Mapping) and value is not usual:
+                value = merge(usual, value)  # as one part's settings stand over its usual ones, so do a map's parts
             return self.entries(setting.part, value, path, depth)
         node = self.part(setting.part, value, path, usual, depth + 1)
         return _MISSING if node is None else node

@@ -1,7 +1,8 @@
 """Softmax attention: one call, several implementations.
 
 All take queries, keys and values as [B, L, H, d] (keys and values may be longer than queries: T ≥ L) and return
-[B, L, H, d]. ``causal`` aligns the last query with the last key: query i sees keys ≤ i + T − L.
+[B, L, H, d]. The last query stands at the last key: query i at key i + T − L. ``causal``: it sees that key and those
+before; ``window``: none that is further away than so many positions (0: all).
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from workbench.kernels.dispatch import Candidate, Dispatcher
 from workbench.kernels.precision import full_precision
 
-Kernel = Literal["auto", "sdpa", "matmul", "xformers", "reference"]
+Kernel = Literal["auto", "sdpa", "matmul", "flex", "xformers", "reference"]
 """Which implementation of attention: "auto" lets the dispatcher choose."""
 
 SMALL = 1 << 25
@@ -29,7 +31,13 @@ SHORT = 512
 
 
 def attention(
-    q_BLHd: Tensor, k_BTHd: Tensor, v_BTHd: Tensor, causal: bool = False, dropout: float = 0.0, kernel: str = "auto"
+    q_BLHd: Tensor,
+    k_BTHd: Tensor,
+    v_BTHd: Tensor,
+    causal: bool = False,
+    dropout: float = 0.0,
+    kernel: str = "auto",
+    window: int = 0,
 ) -> Tensor:
     """softmax(q kᵀ / √d) v by the implementation that ``kernel`` names, [B, L, H, d].
 
@@ -40,17 +48,27 @@ def attention(
     """
     keys = k_BTHd.shape[1]
     small = keys <= SHORT and q_BLHd.shape[0] * q_BLHd.shape[1] * q_BLHd.shape[2] * keys <= SMALL
-    implementation, _ = ATTENTION.pick(kernel, device=q_BLHd.device.type, dtype=q_BLHd.dtype, small=small)
-    return implementation(q_BLHd, k_BTHd, v_BTHd, causal, dropout)
+    banded = 0 < window < keys - 1
+    implementation, _ = ATTENTION.pick(
+        kernel,
+        device=q_BLHd.device.type,
+        dtype=q_BLHd.dtype,
+        small=small,
+        banded=banded,
+        sparse=banded and 4 * window <= keys,
+        dropout=dropout > 0,
+        grad=torch.is_grad_enabled(),
+    )
+    return implementation(q_BLHd, k_BTHd, v_BTHd, causal, dropout, window if banded else 0)
 
 
-def sdpa(q_BLHd: Tensor, k_BTHd: Tensor, v_BTHd: Tensor, causal: bool, dropout: float) -> Tensor:
+def sdpa(q_BLHd: Tensor, k_BTHd: Tensor, v_BTHd: Tensor, causal: bool, dropout: float, window: int = 0) -> Tensor:
     """PyTorch's scaled_dot_product_attention, which picks flash, efficient, cuDNN or plain kernels itself."""
     queries, keys = q_BLHd.shape[1], k_BTHd.shape[1]
-    square = causal and queries == keys
+    square = causal and queries == keys and not window
     mask = None
-    if causal and 1 < queries != keys:
-        mask = causal_mask(queries, keys, q_BLHd.device)
+    if window or (causal and 1 < queries != keys):
+        mask = visible(queries, keys, causal, window, q_BLHd.device)
     out_BHLd = F.scaled_dot_product_attention(
         q_BLHd.transpose(1, 2),
         k_BTHd.transpose(1, 2),
@@ -62,7 +80,7 @@ def sdpa(q_BLHd: Tensor, k_BTHd: Tensor, v_BTHd: Tensor, causal: bool, dropout: 
     return out_BHLd.transpose(1, 2)
 
 
-def matmul(q_BLHd: Tensor, k_BTHd: Tensor, v_BTHd: Tensor, causal: bool, dropout: float) -> Tensor:
+def matmul(q_BLHd: Tensor, k_BTHd: Tensor, v_BTHd: Tensor, causal: bool, dropout: float, window: int = 0) -> Tensor:
     """Two batched matrix products around a softmax, in the inputs' type; holds the whole matrix of scores.
 
     On CPUs in bfloat16 it takes a third of SDPA's time at lengths up to a few hundred: SDPA's CPU kernels gain
@@ -70,8 +88,8 @@ def matmul(q_BLHd: Tensor, k_BTHd: Tensor, v_BTHd: Tensor, causal: bool, dropout
     """
     batch, queries, heads, width = q_BLHd.shape
     q, k, v = (z.transpose(1, 2).reshape(batch * heads, -1, width) for z in (q_BLHd, k_BTHd, v_BTHd))
-    if causal and queries > 1:
-        bias = q.new_zeros(()).masked_fill(~causal_mask(queries, k.shape[1], q.device), -torch.inf)
+    if window or (causal and queries > 1):
+        bias = q.new_zeros(()).masked_fill(~visible(queries, k.shape[1], causal, window, q.device), -torch.inf)
         scores_NLT = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=width**-0.5)
     else:
         scores_NLT = torch.baddbmm(q.new_zeros(()), q, k.transpose(1, 2), beta=0, alpha=width**-0.5)
@@ -79,28 +97,59 @@ def matmul(q_BLHd: Tensor, k_BTHd: Tensor, v_BTHd: Tensor, causal: bool, dropout
     return (weights_NLT @ v).unflatten(0, (batch, heads)).transpose(1, 2)
 
 
-def reference(q_BLHd: Tensor, k_BTHd: Tensor, v_BTHd: Tensor, causal: bool, dropout: float) -> Tensor:
+def reference(q_BLHd: Tensor, k_BTHd: Tensor, v_BTHd: Tensor, causal: bool, dropout: float, window: int = 0) -> Tensor:
     """The formula written out, at least in float32 (float64 inputs stay so): what the others are tested against."""
     wide = torch.promote_types(q_BLHd.dtype, torch.float32)
     q, k, v = (z.to(wide).transpose(1, 2) for z in (q_BLHd, k_BTHd, v_BTHd))
     with full_precision(q):
         scores_BHLT = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-        if causal:
-            scores_BHLT = scores_BHLT.masked_fill(~causal_mask(q.shape[2], k.shape[2], q.device), -torch.inf)
+        if causal or window:
+            seen_LT = visible(q.shape[2], k.shape[2], causal, window, q.device)
+            scores_BHLT = scores_BHLT.masked_fill(~seen_LT, -torch.inf)
         weights_BHLT = F.dropout(scores_BHLT.softmax(-1), dropout, training=dropout > 0)
         return (weights_BHLT @ v).transpose(1, 2).to(q_BLHd.dtype)
 
 
-def xformers(q_BLHd: Tensor, k_BTHd: Tensor, v_BTHd: Tensor, causal: bool, dropout: float) -> Tensor:
+def flex(q_BLHd: Tensor, k_BTHd: Tensor, v_BTHd: Tensor, causal: bool, dropout: float, window: int = 0) -> Tensor:
+    """PyTorch's FlexAttention, compiled: blocks of keys that no query of a block sees are skipped."""
+    queries, keys = q_BLHd.shape[1], k_BTHd.shape[1]
+    attend = _compiled_flex() if q_BLHd.is_cuda else flex_attention  # uncompiled it computes all, but anywhere
+    blocks = _flex_mask(queries, keys, causal, window, q_BLHd.device.type)
+    out_BHLd = attend(*(z.transpose(1, 2) for z in (q_BLHd, k_BTHd, v_BTHd)), block_mask=blocks)
+    return out_BHLd.transpose(1, 2)
+
+
+def xformers(q_BLHd: Tensor, k_BTHd: Tensor, v_BTHd: Tensor, causal: bool, dropout: float, window: int = 0) -> Tensor:
     """xformers' memory_efficient_attention (CUDA only), imported at its first use."""
     fmha = _fmha()
     bias = fmha.attn_bias.LowerTriangularFromBottomRightMask() if causal else None
     return fmha.memory_efficient_attention(q_BLHd, k_BTHd, v_BTHd, attn_bias=bias, p=dropout)
 
 
-def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor:
-    """[L, T] bool: which keys a query may see when the last query stands at the last key."""
-    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+def visible(queries: int, keys: int, causal: bool, window: int, device: torch.device) -> Tensor:
+    """[L, T] bool: which keys a query sees."""
+    ones_LT = torch.ones(queries, keys, dtype=torch.bool, device=device)
+    here = keys - queries
+    seen_LT = ones_LT.tril(here) if causal else ones_LT.tril(here + window) if window else ones_LT
+    return seen_LT.triu(here - window) if window else seen_LT
+
+
+@functools.cache
+def _compiled_flex() -> Any:
+    return torch.compile(flex_attention)
+
+
+@torch.compiler.disable
+@functools.lru_cache(maxsize=64)
+def _flex_mask(queries: int, keys: int, causal: bool, window: int, device: str) -> Any:
+    """The block mask of `visible`, made once for a shape."""
+    ahead = 0 if causal else window or keys
+
+    def seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        away = key - (query + keys - queries)
+        return (away <= ahead) & (away >= -(window or keys))
+
+    return create_block_mask(seen, None, None, queries, keys, device=device)
 
 
 @functools.cache
@@ -110,27 +159,41 @@ def _fmha() -> Any:
     return importlib.import_module("xformers.ops.fmha")
 
 
-def _matmul_advisable(device: str, dtype: torch.dtype, small: bool) -> str | None:
+def _matmul_advisable(device: str, dtype: torch.dtype, small: bool, **where: Any) -> str | None:
     if device != "cpu" or dtype != torch.bfloat16:
         return "pays in bfloat16 on a CPU only"
     return None if small else "its scores would be too large to hold"
 
 
-def _xformers_available(device: str, dtype: torch.dtype, small: bool) -> str | None:
+def _flex_available(device: str, dropout: bool = False, grad: bool = True, **where: Any) -> str | None:
+    if device == "cpu" and grad:
+        return "it has no backward pass on a CPU"
+    return "it drops no weights" if dropout else None
+
+
+def _flex_advisable(device: str, sparse: bool = False, **where: Any) -> str | None:
+    if device != "cuda":
+        return "pays on CUDA only"
+    return None if sparse else "pays for windows of a quarter of the keys at most"
+
+
+def _xformers_available(device: str, banded: bool = False, **where: Any) -> str | None:
     if importlib.util.find_spec("xformers") is None:
         return "xformers is not installed"
     if device != "cuda":
         return f"it computes on CUDA only, not on {device}"
-    return None
+    return "it is not used for windows here" if banded else None
 
 
 ATTENTION = Dispatcher(
     "attention",
     [
         Candidate("matmul", matmul, "fastest in bfloat16 on a CPU", advisable=_matmul_advisable),
+        Candidate("flex", flex, "skips the keys outside of the window", _flex_available, _flex_advisable),
         Candidate("sdpa", sdpa, "PyTorch's own fused kernels, on every device"),
         Candidate("xformers", xformers, "memory-efficient attention", _xformers_available, extra="cuda"),
         Candidate("reference", reference, "plain PyTorch"),
     ],
+    typical={"small": False, "banded": False, "sparse": False, "dropout": False, "grad": True},
 )
 """The dispatcher of attention. ``xformers`` stands behind ``sdpa``: it runs only where it is asked for by name."""

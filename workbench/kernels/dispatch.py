@@ -6,7 +6,7 @@ takes that one or fails with the remedy. What was picked is remembered for the r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,9 +47,14 @@ class Dispatcher:
     Picks are kept by ``key``: the same question is answered from a dictionary, without importing or asking again.
     """
 
-    def __init__(self, operation: str, candidates: Sequence[Candidate]) -> None:
-        """``candidates``: in order of preference under "auto"; the last should run everywhere."""
-        self.operation = operation
+    def __init__(
+        self, operation: str, candidates: Sequence[Candidate], typical: Mapping[str, Any] | None = None
+    ) -> None:
+        """``candidates``: in order of preference under "auto"; the last should run everywhere.
+
+        ``typical``: facts beside device and type with which a survey asks.
+        """
+        self.operation, self.typical = operation, typical or {}
         self.candidates = {candidate.name: candidate for candidate in candidates}
         self._picked: dict[tuple[Any, ...], tuple[str, str]] = {}
         self._log: dict[tuple[str, str], str] = {}
@@ -85,6 +90,17 @@ class Dispatcher:
             for (name, why), asked in self._log.items()
         ]
 
+    def survey(self, device: str, dtype: torch.dtype) -> list[tuple[str, str, str]]:
+        """(candidate, whether "auto" takes it, why or why not) on a device; nothing is remembered."""
+        where = {"device": device, "dtype": dtype, **self.typical}
+        taken, _ = self._choose("auto", where)
+        rows = []
+        for name, candidate in self.candidates.items():
+            against = candidate.available(**where)
+            verdict = "auto" if name == taken else "cannot run here" if against else "by name"
+            rows.append((name, verdict, against or candidate.advisable(**where) or candidate.why))
+        return rows
+
     def forget(self) -> None:
         """Drop what was picked (a new run in the same process, a test)."""
         self._picked.clear()
@@ -96,10 +112,11 @@ class Dispatcher:
                 raise WorkbenchError(
                     f"{self.operation}: no implementation {asked!r}.{did_you_mean(asked, ['auto', *self.candidates])}"
                 )
-            reason = self.candidates[asked].available(**where)
+            costed = where.get("device") == "meta"  # nothing is computed there, whatever was asked for
+            reason = self.candidates[asked].available(**where | ({"device": "cuda"} if costed else {}))
             if reason is not None:
                 raise WorkbenchError(self._refusal(self.candidates[asked], reason))
-            return asked, "asked for"
+            return self._choose("auto", where) if costed else (asked, "asked for")
         refused: list[str] = []
         for candidate in self.candidates.values():
             reason = candidate.available(**where) or candidate.advisable(**where)

@@ -1,0 +1,166 @@
+"""Stacks whose mixers are parts of their own, in any pattern over depth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from backbones.base import Backbone, Mixer, Sight
+from backbones.conditioning import ADALN, Conditioning
+from backbones.embedding import Tokens, zero_head
+from backbones.stack import MLP, FinalNorm, LayerNorm, Stack, block
+from workbench.core.bounds import Count, Natural, NonNegative, Probability
+from workbench.core.errors import Problem
+from workbench.core.part import Maker, did_you_mean
+
+if TYPE_CHECKING:
+    from workbench.core.spec import Node
+
+
+class Mixed(Stack):
+    """Base of stacks whose mixers are parts of their own: SEDD's embedding, norms, conditioning and head around them.
+
+    Settings:
+        dim: width.
+        depth: number of blocks.
+        cond_dim: width of the vector that carries σ to the blocks.
+        mlp_ratio: hidden width of the MLPs over dim; 0 for none.
+        dropout: rate of dropout on what each branch adds; 0.1 in the published recipes.
+        causal: each position sees itself and those before, with a cache, for left-to-right use.
+        conditioning: how σ reaches the blocks: adaln (null is the same), added, step_size or none.
+        neighbours: how many tokens to either side (to the left when causal) also speak to a position through
+            embedding tables of their own, 0 for none.
+    """
+
+    def __init__(
+        self,
+        states: int,
+        outputs: int,
+        pieces: Sequence[tuple[Mixer, nn.Module | None]],
+        dim: int,
+        cond_dim: int,
+        dropout: float,
+        causal: bool,
+        conditioning: Conditioning | None,
+        neighbours: int,
+    ) -> None:
+        """``pieces``: each block's mixer and its MLP or None; the same module twice is shared."""
+        super().__init__()
+        conditioning = conditioning or ADALN
+        self.causal = causal
+        self.embed = Tokens(states, dim, neighbours, causal)
+        self.conditioning = conditioning.embedding(dim, cond_dim)
+        self.blocks = nn.ModuleList(block(mixer, dim, mlp, conditioning, cond_dim, dropout) for mixer, mlp in pieces)
+        self.final = FinalNorm(LayerNorm(dim), conditioning.modulation(dim, cond_dim, 2))
+        self.head = zero_head(dim, outputs)
+
+    @classmethod
+    def sight(cls, settings: Mapping[str, Any]) -> Sight:
+        """Left when causal, else all."""
+        return "left" if settings.get("causal", False) else "all"
+
+
+def mixer_misfits(node: Node, mixer: Node) -> Iterator[Problem]:
+    """What a backbone's width has against the settings of one of its mixers."""
+    part: Any = mixer.part
+    for setting, message in part.unfit(mixer.settings, node.settings["dim"]):
+        yield Problem(f"{mixer.path}.{setting}", message)
+
+
+@Backbone.register("hybrid")
+class Hybrid(Mixed):
+    """Blocks of different mixers in a pattern over depth: the stack for any registered mixer, plug-ins included.
+
+    A block has an MLP where its mixer is not wider inside than outside (attention); so a hybrid of ``A`` alone is a
+    transformer, one of ``M`` alone a Mamba-2 stack. Attention wants to stand in the middle or evenly, not first.
+
+    Settings:
+        pattern: mixers from the first block up, repeated (and cut) to the depth: letters as in "MMMMMA", or a list
+            as in [mamba2, mamba2, attention]; each is a name in `mixers`, or the type of just one of them.
+        mixers: mixers by name; an entry changes or adds to the usual M (mamba2), S (mamba) and A (attention).
+        shared: names of mixers of which there is one, its mixer and MLP used at each place of the pattern (Zamba).
+        mlps: names of mixers whose blocks have an MLP; null for those that are not wider inside than outside.
+    """
+
+    usual = {
+        "mixers": {"M": {"type": "mamba2"}, "S": {"type": "mamba"}, "A": {"type": "attention"}},
+        "conditioning": {"type": "adaln"},
+    }
+
+    def __init__(
+        self,
+        states: int,
+        outputs: int,
+        length: int,
+        mixers: dict[str, Maker[Mixer]],
+        pattern: str | list[str] = "MMMMMA",
+        shared: list[str] | None = None,
+        mlps: list[str] | None = None,
+        dim: Count = 768,
+        depth: Count = 12,
+        cond_dim: Count = 128,
+        mlp_ratio: NonNegative = 4.0,
+        dropout: Probability = 0.1,
+        causal: bool = False,
+        conditioning: Conditioning | None = None,
+        neighbours: Natural = 0,
+    ) -> None:
+        """Supplied: ``states``, ``outputs``, ``length`` (sequences may be longer)."""
+        named = {name: maker.part for name, maker in mixers.items()}
+        places = [_name(item, named) or item for item in pattern]
+        once = {_name(item, named) for item in shared or ()}
+        with_mlp = _with_mlp(mlps, named)
+        made: dict[str, tuple[Mixer, nn.Module | None]] = {}
+
+        def piece(name: str) -> tuple[Mixer, nn.Module | None]:
+            if name in made:
+                return made[name]
+            mixer = mixers[name](dim=dim, length=length, causal=causal)
+            both = mixer, MLP(dim, mlp_ratio) if name in with_mlp and mlp_ratio else None
+            if name in once:
+                made[name] = both
+            return both
+
+        pieces = [piece(places[i % len(places)]) for i in range(depth)]
+        super().__init__(states, outputs, pieces, dim, cond_dim, dropout, causal, conditioning, neighbours)
+
+    @classmethod
+    def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
+        """Names that are no mixers, and widths that a mixer of the pattern cannot have."""
+        yield from super().misfits(node, root)
+        mixers: dict[str, Node] = node.settings["mixers"]
+        named: dict[str, Any] = {name: inner.part for name, inner in mixers.items()}
+        if not node.settings["pattern"]:
+            yield Problem(f"{node.path}.pattern", 'needs at least one mixer, as in "MMA"')
+        for setting in ("pattern", "shared", "mlps"):
+            for item in dict.fromkeys(node.settings[setting] or ()):
+                if _name(item, named) is None:
+                    yield Problem(
+                        f"{node.path}.{setting}", f"there is no {item!r} among the mixers.{did_you_mean(item, named)}"
+                    )
+        used = {_name(item, named) for item in node.settings["pattern"]}
+        for name, inner in mixers.items():
+            if name in used:
+                yield from mixer_misfits(node, inner)
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        """Three small blocks, the attention shared."""
+        mixers = {"M": {"type": "mamba2", "state": 4, "head_dim": 8}, "A": {"type": "attention", "heads": 2}}
+        return {"dim": 16, "depth": 4, "cond_dim": 8, "mixers": mixers, "pattern": "MA", "shared": ["A"]}
+
+
+def _name(item: str, named: Mapping[str, type[Mixer]]) -> str | None:
+    """The name in the map that an item of a pattern means: itself, or that of the one mixer of this type."""
+    if item in named:
+        return item
+    of_type = [name for name, part in named.items() if part.type_name == item]
+    return of_type[0] if len(of_type) == 1 else None
+
+
+def _with_mlp(asked: list[str] | None, named: Mapping[str, type[Mixer]]) -> set[str]:
+    if asked is None:
+        return {name for name, part in named.items() if not part.widens}
+    return {found for item in asked if (found := _name(item, named)) is not None}
