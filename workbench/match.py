@@ -29,10 +29,10 @@ GRAINS = (64, 32, 16, 8, 4, 2, 1)
 """Widths are tried in multiples of these, coarse ones first: odd widths run slowly."""
 PER_GRAIN = 0.04
 """What a finer grain counts for beside the change of shape, |log of the width's factor| + |log of the depth's|."""
-REACH = 1.5
-"""How far a width may move, as a factor."""
-DEEPEST = 4
-"""How far a depth may grow, as a factor."""
+TRIED = 16
+"""How many widths of a grain are tried."""
+REACH = 8
+"""How far width and depth may move, as a factor."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def match(recipe: Resolved, to: Resolved, by: str = "parameters", within: float 
             away = fine * PER_GRAIN + abs(math.log(width / dim))
             if best is not None and away >= best[0]:
                 break  # widths come nearest first
-            deep = _solve(functools.partial(value, width), target, DEEPEST * depth)
+            deep = _solve(functools.partial(value, width), target, REACH * depth)
             made = Match({"backbone.dim": width, "backbone.depth": deep}, value(width, deep), target, was)
             away += abs(math.log(deep / depth))
             if abs(made.error) <= within and (best is None or away < best[0]):
@@ -120,17 +120,21 @@ def _resized(recipe: Resolved, dim: int, depth: int) -> Resolved:
 
 
 def _widths(dim: int, grain: int) -> Iterator[int]:
-    """The width itself, then multiples of ``grain`` around it, nearest first."""
+    """The width itself, then multiples of ``grain`` around it, nearest first, as many as are worth a look."""
     yield dim
     first = math.ceil(dim / REACH / grain)
     around = [grain * n for n in range(first, math.floor(dim * REACH / grain) + 1) if grain * n != dim]
-    yield from sorted(around, key=lambda width: abs(math.log(width / dim)))
+    yield from sorted(around, key=lambda width: abs(math.log(width / dim)))[:TRIED]
 
 
 def _solve(value: Callable[[int], float], target: float, deepest: int) -> int:
     """The depth whose value, which grows with depth, is nearest to the target."""
-    low, high = 1, deepest
+    if value(1) >= target or deepest == 1:
+        return 1
+    if value(deepest) <= target:
+        return deepest
+    low, high = 2, deepest
     while low < high:
         middle = (low + high) // 2
         low, high = (middle + 1, high) if value(middle) < target else (low, middle)
-    return min({max(1, low - 1), low}, key=lambda depth: abs(value(depth) - target))
+    return min((low - 1, low), key=lambda depth: abs(value(depth) - target))

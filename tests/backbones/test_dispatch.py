@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from workbench.core.errors import WorkbenchError
-from workbench.kernels import dispatch
+from workbench.kernels import conv, dispatch, selective_scan, ssd  # noqa: F401 (they make dispatchers)
 from workbench.kernels.attention import ATTENTION, attention, reference
 from workbench.kernels.dispatch import Candidate, Dispatcher
 
@@ -75,6 +75,53 @@ def test_kernels_compute_the_formula(kernel, dtype, causal, queries, keys):
         results.append((out, *torch.autograd.grad((out.float() * weight).sum(), (q, k, v))))
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, **close)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("kernel", ["sdpa", "matmul", "flex", "auto"])
+@pytest.mark.parametrize("window", [1, 3, 30])
+@pytest.mark.parametrize("causal, queries, keys", [(False, 9, 9), (True, 9, 9), (True, 4, 9), (True, 1, 9)])
+def test_a_window_hides_what_is_further_away(kernel, window, causal, queries, keys):
+    torch.manual_seed(0)
+    q = torch.randn(2, queries, 3, 8)
+    k, v = torch.randn(2, 2, keys, 3, 8).unbind(0)
+    here = torch.arange(queries)[:, None] + keys - queries
+    away = torch.arange(keys)[None] - here
+    seen = (away >= -window) & (away <= (0 if causal else window))
+    scores = torch.einsum("blhd,bthd->bhlt", q, k) * 8**-0.5
+    due = torch.einsum("bhlt,bthd->blhd", scores.masked_fill(~seen, -torch.inf).softmax(-1), v)
+    with torch.no_grad():  # flex has no backward pass on a CPU
+        torch.testing.assert_close(attention(q, k, v, causal, kernel=kernel, window=window), due, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(reference(q, k, v, causal, 0.0, window), due, rtol=1e-5, atol=1e-5)
+
+
+def test_flex_is_refused_where_it_has_no_gradient():
+    with pytest.raises(WorkbenchError, match="no backward pass on a CPU"):
+        attention(*torch.randn(3, 1, 9, 2, 8).unbind(0), kernel="flex", window=2)
+    where = {"dtype": torch.bfloat16, "small": False, "grad": True}
+    assert ATTENTION.choose("auto", device="cuda", banded=True, sparse=True, **where)[0] == "flex"
+    assert ATTENTION.choose("auto", device="cuda", banded=True, sparse=False, **where)[0] == "sdpa"
+
+
+def test_a_kernel_that_is_asked_for_is_costed_without_being_run(monkeypatch):
+    """A recipe for a GPU is checked anywhere: on the meta device nothing is computed; what is not installed is said."""
+    where = {"dtype": torch.float32, "small": True}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert ATTENTION.choose("xformers", device="meta", **where)[0] != "xformers"
+    ATTENTION.forget()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(WorkbenchError, match=r"not installed.*sedd-workbench\[cuda\]"):
+        ATTENTION.choose("xformers", device="meta", **where)
+
+
+@pytest.mark.parametrize("dispatcher", dispatch.DISPATCHERS, ids=lambda one: one.operation)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_survey_says_what_auto_takes(dispatcher, device):
+    rows = dispatcher.survey(device, torch.float32)
+    assert [name for name, _, _ in rows] == list(dispatcher.candidates)
+    (taken,) = [name for name, verdict, _ in rows if verdict == "auto"]
+    assert taken == dispatcher._choose("auto", {"device": device, "dtype": torch.float32, **dispatcher.typical})[0]
+    assert all(why for _, _, why in rows)
 
 
 def test_the_last_query_stands_at_the_last_key():

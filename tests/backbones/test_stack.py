@@ -8,6 +8,7 @@ import itertools
 import pytest
 import torch
 
+from backbones.attention import Attention
 from backbones.base import Mixer
 from backbones.conditioning import AdaLN, Added, Unconditioned
 from backbones.cost import count_parameters, counted_flops_per_token, flops_per_token
@@ -98,6 +99,21 @@ def test_a_mixer_without_a_cache_is_named():
     assert not net.has_cache
     with pytest.raises(WorkbenchError, match="'plain' keeps no cache"):
         net.new_cache(1)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_windowed_mixer_sees_its_window_and_says_what_it_costs(causal):
+    torch.manual_seed(0)
+    mixer = Attention(32, 64, causal, window=3)
+    h_BLD = torch.randn(1, 20, 32)
+    moved = h_BLD.clone()
+    moved[:, 10] += 1
+    changed = (mixer(h_BLD) != mixer(moved)).any(-1)[0].nonzero().flatten().tolist()
+    assert changed == list(range(10 if causal else 7, 14))
+    keys = sum(min(i, 3) + 1 + (0 if causal else min(19 - i, 3)) for i in range(20)) / 20
+    assert mixer.flops_per_token(20) == pytest.approx(8 * 32**2 + 4 * keys * 32)
+    assert mixer.flops_per_token(3) == 8 * 32**2 + 4 * 3 * 32 * (0.5 if causal else 1)  # all of it is within reach
+    assert mixer.heads == 1 and Attention(192, 8, False).heads == 3
 
 
 # --- conditioning -----------------------------------------------------------------------------------------------

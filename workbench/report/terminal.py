@@ -13,11 +13,10 @@ from workbench.report.words import visible
 
 
 def show(table: Table, console: Console) -> None:
-    """Print ``table``, whichever way round fits."""
+    """Print ``table``, whichever way round fits; runs side by side that do not all fit stand below one another."""
     wide = _by_run(table)
-    boundless = console.options.update(width=10_000)  # a measure is cut to its options' width
-    fits = Measurement.get(console, boundless, wide).maximum <= console.width
-    console.print(wide if fits else _by_figure(table))
+    for part in [wide] if _fits(wide, console) else _blocks(table, console):
+        console.print(part)
     for row in table.rows:
         if row.remark:
             console.print(Text(visible(f"{row.label}: {row.remark}"), style="yellow"))
@@ -35,14 +34,29 @@ def _by_run(table: Table) -> RichTable:
     return shown
 
 
-def _by_figure(table: Table) -> RichTable:
+def _blocks(table: Table, console: Console) -> list[RichTable]:
+    """Tables by figure of as many runs as fit, at least one, each beside the real text's figures."""
+    runs, real = [row for row in table.rows if not row.real], [row for row in table.rows if row.real]
+    for size in range(len(runs), 1, -1):
+        parts = [_by_figure(table, [*runs[i : i + size], *real]) for i in range(0, len(runs), size)]
+        if all(_fits(part, console) for part in parts):
+            return parts
+    return [_by_figure(table, [run, *real]) for run in runs] or [_by_figure(table, real)]
+
+
+def _fits(shown: RichTable, console: Console) -> bool:
+    boundless = console.options.update(width=10_000)  # a measure is cut to its options' width
+    return Measurement.get(console, boundless, shown).maximum <= console.width
+
+
+def _by_figure(table: Table, rows: list[Row]) -> RichTable:
     shown = _frame()
     shown.add_column("")
-    for row in table.rows:
+    for row in rows:
         whole = max((len(cell.text) for cell in row.cells), default=1)
         shown.add_column(_label(row), justify="right", min_width=whole)
     for index, column in enumerate(table.columns):
-        shown.add_row(Text(column.line), *(_figure(row.cells[index], row) for row in table.rows))
+        shown.add_row(Text(column.line), *(_figure(row.cells[index], row) for row in rows))
     return shown
 
 
