@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from machine import processor
 
 from workbench import experiment
 from workbench.check import estimate
@@ -144,7 +144,7 @@ def main() -> None:
     record = {
         "date": time.strftime("%Y-%m-%d"),
         "command": " ".join(["python", *sys.argv]),
-        "machine": f"{experiment_cpu()}, {args.workers} processes of one thread",
+        "machine": f"{processor()}, {args.workers} processes of one thread",
         "torch": torch.__version__,
         "steps": args.steps,
         "seconds": round(time.perf_counter() - began),
@@ -163,14 +163,6 @@ def main() -> None:
     ]
     (args.out / "ablation.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
-
-
-def experiment_cpu() -> str:
-    """The processor's name."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

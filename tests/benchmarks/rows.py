@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from machine import peak_mb, processor
 
 WAYS = {
     "train": ("dense fp32", "dense bf16", "rows fp32", "rows bf16"),
@@ -26,18 +26,11 @@ WAYS = {
 }
 
 
-def rss_mb() -> float:
-    """Peak resident memory of this process so far, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def child(way: str, args: argparse.Namespace) -> dict[str, float]:
     """Measure one way in this process."""
+    import dense
     import numpy as np
     import torch
-
-    sys.path.insert(0, str(Path(__file__).parent))
-    import dense
 
     from backbones.transformer import Transformer
     from graphs.absorbing import Absorbing
@@ -66,7 +59,7 @@ def child(way: str, args: argparse.Namespace) -> dict[str, float]:
     net = Transformer(vocab + 1, vocab + 1, length, dim=args.dim, depth=args.depth, heads=args.dim // 64, dropout=0.0)
     with torch.no_grad():
         net.head.weight.normal_(std=0.02)
-    before = rss_mb()
+    before = peak_mb()
     seconds = []
     low = torch.autocast("cpu", torch.bfloat16, enabled="bf16" in way)
     if "train" in args.what:
@@ -120,7 +113,7 @@ def child(way: str, args: argparse.Namespace) -> dict[str, float]:
                     view = process.view(Shell(net))
                     samples = sampler.draw(view, Canvas.blank(batch, length, first=i * batch), Rng(0))
                     seconds.append(samples.seconds)
-    return {"seconds": statistics.median(seconds), "peak_mb": rss_mb() - before}
+    return {"seconds": statistics.median(seconds), "peak_mb": peak_mb() - before}
 
 
 def main() -> None:
@@ -157,7 +150,7 @@ def main() -> None:
             print(f"{what:7} {way:15} {seconds:8.3f} s  {first / seconds:6.2f}x  {peak:7.0f} MB", flush=True)
     record = {
         "date": time.strftime("%Y-%m-%d"),
-        "machine": _cpu(),
+        "machine": processor(),
         "threads": args.threads,
         "torch": torch.__version__,
         "command": " ".join(["python", "tests/benchmarks/rows.py", *sys.argv[1:]]),
@@ -193,11 +186,6 @@ def _page(record: dict[str, object]) -> str:
             f"| {row['what']} | {row['way']} | {row['seconds']:.3f} | {row['ratio']:.1f}× | {row['peak_mb']:.0f} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
 
 
 if __name__ == "__main__":
