@@ -138,7 +138,7 @@ class CleanLaw(Readout):
 
 @Readout.register("normalised")
 class Normalised(CleanLaw):
-    """Outputs are logits of the clean token's law given *all* positions, its own too: p(x_0 | x_t), as D3PM and MDLM say.
+    """Outputs are logits of the clean token's law given *all* positions, its own too: p(x_0 | x_t), as D3PM has it.
 
     s_y = Σ_x0 p(x0 | x) q(y | x0)/q(x | x0). On the absorbing graph log s = log_softmax(outputs) − log(e^σ − 1): score
     entropy is then MDLM's cross-entropy.
