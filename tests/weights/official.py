@@ -1,7 +1,7 @@
 """Published forward passes written once more in plain torch, from their description: imports are held to it.
 
-Nothing of the package is used. Source of the description: the official SEDD code, model/transformer.py; MDLM and DUO run
-the same layers and read their outputs otherwise.
+Nothing of the package is used. Source of the description: the official SEDD code, model/transformer.py; MDLM and DUO
+run the same layers and read their outputs otherwise.
 """
 
 from __future__ import annotations
