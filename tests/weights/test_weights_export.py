@@ -15,6 +15,7 @@ from tests.smoke import EXACT, RECIPES, prose
 from tests.weights.imported import ids, import_run, same, say, small, tensors
 from tests.weights.official import sedd_log_scores, state_of
 from workbench import experiment
+from workbench.core.plugins import isolated
 from workbench.core.reading import read_yaml
 from workbench.recipe import load
 from workbench.run import RunFolder
@@ -166,7 +167,14 @@ def test_a_run_without_a_published_layout_is_refused_with_every_reason_or_writte
     assert say("export", neighbours.path, "--to", tmp_path / "out")[0] == 1, "a folder that is not empty is left alone"
 
 
-def test_plug_ins_travel_and_run_only_when_they_are_trusted(tmp_path, cache_of_the_session):
+@pytest.fixture
+def own_registers():
+    """What a test plugs in is gone after it."""
+    with isolated():
+        yield
+
+
+def test_plug_ins_travel_and_run_only_when_they_are_trusted(tmp_path, cache_of_the_session, own_registers):
     for name in ("gru.yaml", "my_gru.py"):
         shutil.copy(GRU / name, tmp_path)
     words = [*EXACT, *prose(tmp_path / "text"), "train.steps=1", "name=gru", "data.length=32", "data.tokenizer=bytes"]

@@ -12,7 +12,7 @@ from backbones.cost import Parameters
 from backbones.weights.base import Layout
 from backbones.weights.native import RECIPE
 from workbench.core.loading import Resolved
-from workbench.core.part import summary
+from workbench.core.part import settings, summary
 from workbench.core.tree import dump_yaml
 from workbench.metrics.results import Results
 from workbench.metrics.value import Value
@@ -69,8 +69,12 @@ def card(
 def import_words(resolved: Resolved, layout: Layout, folder: str) -> str:
     """The command that imports an exported folder, with what its config does not hold."""
     words = ["workbench", "import", shlex.quote(folder)]
-    if RECIPE not in layout.config(resolved.portable(), 1, 0):
-        words.append(shlex.quote(f"data.tokenizer={json.dumps(resolved.data['data']['tokenizer'])}"))
+    tokenizer = resolved.node.find("data.tokenizer")
+    if RECIPE not in layout.config(resolved.portable(), 1, 0) and tokenizer is not None:
+        schema = settings(tokenizer.part)
+        told = {name: value for name, value in tokenizer.settings.items() if value != schema[name].default}
+        kind = tokenizer.part.type_name
+        words.append(shlex.quote(f"data.tokenizer={json.dumps({'type': kind, **told}) if told else kind}"))
         words.append(f"--layout {layout.type_name}")
     return " ".join([*words, *(["--trust"] if resolved.plugins else [])])
 

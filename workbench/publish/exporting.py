@@ -96,7 +96,7 @@ def pick(name: str, resolved: Resolved, model: Model) -> tuple[Layout, str]:
                 f"layout {name!r} has no place for this run:\n" + "\n".join(f"  {reason}" for reason in reasons)
             )
         return one, ""
-    told = []
+    told: list[str] = []
     for when in ("first", "last"):
         for _, part in sorted(known.items()):
             if part.chosen == when:
