@@ -89,13 +89,14 @@ def _faults(layout: Layout) -> Iterator[str]:
     gone, bent = plain[1], plain[2]
     damaged = {**state, "mystery.weight": torch.zeros(2), bent: torch.zeros(3, 3)}
     del damaged[gone]
-    before = {name: value.clone() for name, value in net.state_dict().items()}
+    _, other = _toy(layout)
+    before = {name: value.clone() for name, value in other.state_dict().items()}
     try:
-        layout.load(net, damaged)
+        layout.load(other, damaged)
         yield "loads weights with a missing, a surplus and a misshapen tensor"
     except WorkbenchError as error:
         untold = [name for name in (gone, bent, "mystery.weight") if name not in str(error)]
         if untold:
             yield f"does not name {', '.join(untold)} among the faults"
-    if any(not torch.equal(before[name], value) for name, value in net.state_dict().items()):
+    if any(not torch.equal(before[name], value) for name, value in other.state_dict().items()):
         yield "loads a part of faulty weights"

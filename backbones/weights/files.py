@@ -1,14 +1,8 @@
-"""Weights from files: safetensors, torch files without code, sharded ones, training checkpoints. Executes nothing.
-
-A torch file is a pickle; it is read by torch's own reader for tensors and plain containers (``weights_only``), and one
-that asks for anything else is refused.
-"""
+"""Weights from files: safetensors, torch files without code, sharded ones, training checkpoints. Executes nothing."""
 
 from __future__ import annotations
 
 import json
-import pickle
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from backbones.weights.base import Published
-from workbench.core.errors import WorkbenchError
+from backbones.weights.pickles import WeightsError, read_torch
 from workbench.core.files import read_json, sha256
 from workbench.core.reading import read_yaml
 
@@ -31,10 +25,6 @@ NAMES = (
 """What a folder's weights are called, in the order in which they are looked for."""
 HELD = ("state_dict", "model")
 """Where Lightning, and the official SEDD, keep the weights in a training checkpoint."""
-
-
-class WeightsError(WorkbenchError):
-    """A file of weights that is missing, damaged, or more than weights."""
 
 
 def read_weights(place: Path) -> tuple[Published, dict[str, str]]:
@@ -90,27 +80,10 @@ def _read(file: Path) -> dict[str, Any]:
             raise WeightsError(f"{file} is damaged, or no safetensors file: {error}") from error
     if file.suffix not in TORCH:
         raise WeightsError(f"{file}: weights are *.safetensors or *{' *'.join(TORCH)}, by the file's ending")
-    try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(_more_than_weights(file, str(error))) from error
-    except Exception as error:  # a torn archive fails in whatever part of it is read first
-        reason = str(error).splitlines()[0] if str(error) else ""
-        raise WeightsError(f"{file} is damaged, or no torch file: {type(error).__name__}: {reason:.200}") from error
+    found = read_torch(file)
     if not isinstance(found, Mapping):
         raise WeightsError(f"{file} holds a {type(found).__name__}; a state dict is due: tensors by name")
     return {str(name): value for name, value in found.items()}
-
-
-def _more_than_weights(file: Path, message: str) -> str:
-    """Why a pickle is refused, with the name of what it asks for where torch tells it."""
-    asked = re.search(r"GLOBAL ([\w.]+)|(?:type|class|function) ['<]?([\w.]+)", message)
-    what = f" (it asks for {asked[1] or asked[2]})" if asked else ""
-    return (
-        f"{file} is a pickle that holds more than tensors{what}: opening it would run what it says. Nothing of it was "
-        "run. Where you trust it, open it with its own code and keep the weights alone: "
-        "torch.save({name: tensor …}, 'weights.pt') or safetensors.torch.save_file; then import that file"
-    )
 
 
 def _unwrapped(file: Path, found: Mapping[str, Any], config: Mapping[str, Any]) -> Published:

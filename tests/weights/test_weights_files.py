@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 import pickle
+import sys
+import types
+import typing
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 from backbones.weights.base import Published
-from backbones.weights.files import WeightsError, read_weights, weights_file
+from backbones.weights.files import read_weights, weights_file
+from backbones.weights.pickles import WeightsError
 from tests.weights.imported import ids, import_run, say
 from tests.weights.official import state_of
 
@@ -47,6 +52,45 @@ def test_a_bare_pickle_is_refused_too(tmp_path):
     mark, file = tmp_path / "mark", tmp_path / "w.pt"
     file.write_bytes(pickle.dumps({"a": Evil(mark)}))
     assert say("import", file, "--runs", tmp_path / "runs")[0] == 1 and not mark.exists()
+
+
+@pytest.fixture
+def settings_library(monkeypatch):
+    """A module called omegaconf, whose objects say when they are made; gone again when a file is read."""
+    module, made = types.ModuleType("omegaconf"), []
+
+    class DictConfig:
+        def __init__(self, content):
+            made.append(content)
+            self.content, self.kind, self.cache = content, typing.Any, collections.defaultdict(dict)
+
+        def __getstate__(self):
+            return {"_content": self.content, "_metadata": (self.kind, self.cache, int, dict)}
+
+        def __setstate__(self, state):
+            made.append(state)
+
+    DictConfig.__module__, DictConfig.__qualname__ = "omegaconf", "DictConfig"
+    module.DictConfig = DictConfig
+    monkeypatch.setitem(sys.modules, "omegaconf", module)
+    return DictConfig, made
+
+
+@pytest.mark.parametrize("poisoned", [False, True])
+def test_settings_of_a_lightning_checkpoint_are_shells_and_do_not_excuse_code(tmp_path, settings_library, poisoned):
+    config, made = settings_library
+    state = {f"backbone.{name}": value for name, value in STATE.items()}
+    mark = tmp_path / "mark"
+    settings = {"config": config({"lr": 1.0, "model": config([1, 2])})}
+    whole = {"state_dict": state, "hyper_parameters": settings, "global_step": 3, "callbacks": {"a": config}}
+    torch.save({**whole, "x": Evil(mark)} if poisoned else whole, tmp_path / "last.ckpt")
+    made.clear()
+    del sys.modules["omegaconf"]
+    status, _, err = say("import", tmp_path / "last.ckpt", *ids(13), "--runs", tmp_path / "runs")
+    assert made == [] and "omegaconf" not in sys.modules and not mark.exists()
+    assert status == poisoned, err
+    if poisoned:
+        assert "system" in err and "holds more than tensors" in err
 
 
 @pytest.mark.parametrize("ending", ["pt", "safetensors"])
