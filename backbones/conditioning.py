@@ -278,12 +278,16 @@ class TimeFree(Conditioning):
         """The inner one's."""
         return self.inner.modulation(dim, cond_dim, parts)
 
+    def pace(self, cond_dim: int) -> nn.Module | None:
+        """The inner one's."""
+        return self.inner.pace(cond_dim)
+
 
 class _Deaf(Embedding):
     def __init__(self, inner: Embedding) -> None:
         super().__init__()
         self.inner = inner
 
-    def forward(self, sigma: Tensor | None, h_BLD: Tensor) -> tuple[Tensor | None, Tensor]:
+    def forward(self, sigma: Tensor | None, h_BLD: Tensor) -> tuple[Any, Tensor]:
         # one σ for all: [1, 1, C] modulates a batch of any size at the cost of one row
         return self.inner(h_BLD.new_zeros(1, dtype=torch.float32), h_BLD)

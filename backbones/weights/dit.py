@@ -117,9 +117,9 @@ class DiT(Layout):
         length = found.number("model_length", "length")
         if length is None:
             notes.append("data.length is the recipe's: weights with rotary positions do not tell it")
-        data = {} if length is None else {"data": {"length": length}}
+        data = {} if length is None else {"length": length}
         conditioned = settings | {"conditioning": self.conditioning(found)}
-        recipes = tuple({**piece, **data, "backbone": conditioned} for piece in process)
+        recipes = tuple({**piece, "backbone": conditioned, "data": piece.get("data", {}) | data} for piece in process)
         return Reading(recipes, self.base, states, (*notes, *more), unknown, self.refusal(found))
 
     def sizes(self, found: Published, prefix: str, dim: int) -> tuple[dict[str, Any], dict[str, str], list[str]]:

@@ -27,8 +27,8 @@ UNIFORM: dict[str, Any] = {
 class Duo(DiT):
     """DUO (Sahoo et al. 2025): uniform, outputs are a law of the clean token given the others.
 
-    Its table has a padding token behind GPT-2's ids (tokenizer ``{type: gpt2, spare: 1}``). Keys are MDLM's: only
-    config.json, or ``--layout``, tells the two apart.
+    Its table has a padding token behind GPT-2's ids (``spare: 1`` of the tokenizer). Keys are MDLM's: only config.json,
+    or ``--layout``, tells the two apart.
     """
 
     model_types = frozenset({"duo"})
@@ -39,8 +39,9 @@ class Duo(DiT):
         return prefix_of(found.state) is not None and found.model_type in self.model_types
 
     def uses(self, found: Published) -> tuple[list[dict[str, Any]], list[str]]:
-        """One process."""
-        return [{"process": UNIFORM, "sampler": STEPWISE, "train": MILLION}], []
+        """One process, on GPT-2's ids with their padding token or without."""
+        piece = {"process": UNIFORM, "sampler": STEPWISE, "train": MILLION}
+        return [{**piece, "data": {"tokenizer": {"type": "gpt2", "spare": spare}}} for spare in (1, 0)], []
 
     def objections(self, recipe: Mapping[str, Any]) -> Iterator[str]:
         """Another process, another conditioning."""

@@ -16,6 +16,8 @@ from tests.weights.official import logits, sedd_log_scores, state_of
 from workbench import experiment
 from workbench.core.files import sha256
 from workbench.core.reading import read_yaml
+from workbench.data.bpe import find_merges
+from workbench.data.storage import DataError
 from workbench.publish import sources
 from workbench.run import RunFolder
 
@@ -100,6 +102,19 @@ def test_duo(tmp_path):
     bar = vocab * alpha * law + 1 - alpha
     due = (bar / bar.gather(-1, x_BL[..., None])).log()
     torch.testing.assert_close(log_scores(run, x_BL, sigma_B).double(), due, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("spare", [0, 1])
+def test_the_padding_token_of_duo_is_a_spare_id(tmp_path, spare):
+    try:
+        find_merges(None)
+    except DataError as error:
+        pytest.skip(str(error))
+    save_file(state_of(50257 + spare, 8, 2, 1, 4, prefix="backbone."), tmp_path / "model.safetensors")
+    run, _ = import_run(tmp_path, tmp_path / "runs", "--layout", "duo")
+    assert read_yaml(run.resolved)["data"]["tokenizer"]["spare"] == spare
+    opened = experiment.open_trained(run.path)
+    assert (opened.model.process.states, opened.model.tokenizer.eos) == (50257 + spare, 50256)
 
 
 def test_gpt2(tmp_path):
