@@ -51,6 +51,12 @@ class Published:
         value = self.told(*names)
         return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
+    def shape(self, name: str, dims: int) -> tuple[int, ...] | None:
+        """The shape of a tensor that is there, has so many dimensions and none of size 0; None for any other."""
+        value = self.state.get(name)
+        fits = value is not None and value.dim() == dims and value.numel() > 0
+        return tuple(value.shape) if value is not None and fits else None
+
     @property
     def model_type(self) -> str:
         """What config.json says it is a config of, in small letters; "" where it says nothing."""

@@ -108,10 +108,10 @@ class DiT(Layout):
     def read(self, found: Published) -> Reading:
         """Sizes from shapes and the rotary buffer, the rest from the config."""
         prefix = prefix_of(found.state) or ""
-        table = found.state.get(prefix + TABLE)
-        if table is None or table.dim() != 2:
+        table = found.shape(prefix + TABLE, 2)
+        if table is None:
             raise WorkbenchError(f"{prefix}{TABLE} is missing or no table [tokens, width]: sizes are read from it")
-        states, dim = table.shape
+        states, dim = table
         settings, unknown, notes = self.sizes(found, prefix, dim)
         process, more = self.uses(found)
         length = found.number("model_length", "length")
@@ -125,22 +125,22 @@ class DiT(Layout):
     def sizes(self, found: Published, prefix: str, dim: int) -> tuple[dict[str, Any], dict[str, str], list[str]]:
         """(backbone settings, those that nothing tells, notes)."""
         depth = depth_of(found.state, prefix)
-        inner = found.state.get(prefix + "blocks.0.mlp.0.weight")
-        width = found.state.get(prefix + "sigma_map.mlp.0.bias")
-        turns = found.state.get(prefix + ROTARY)
+        inner = found.shape(prefix + "blocks.0.mlp.0.weight", 2)
+        width = found.shape(prefix + "sigma_map.mlp.0.bias", 1)
+        turns = found.shape(prefix + ROTARY, 1)
         dropout = found.told("dropout")
         settings: dict[str, Any] = {
             "type": "transformer",
             "dim": dim,
             "depth": max(depth, 1),
-            "cond_dim": len(width) if width is not None else 128,
-            "mlp_ratio": inner.shape[0] / dim if inner is not None else 4.0,
+            "cond_dim": width[0] if width else 128,
+            "mlp_ratio": inner[0] / dim if inner else 4.0,
             "dropout": float(dropout) if isinstance(dropout, (int, float)) else 0.1,
         }
         unknown: dict[str, str] = {}
         heads = None
-        if turns is not None and len(turns) and dim % (2 * len(turns)) == 0:
-            heads = dim // (2 * len(turns))
+        if turns and dim % (2 * turns[0]) == 0:
+            heads = dim // (2 * turns[0])
         note = heads_of(dim, heads or found.number("n_heads"), settings, unknown)
         return settings, unknown, [note] if note else []
 

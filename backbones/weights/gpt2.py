@@ -77,12 +77,12 @@ class Gpt2Layout(Layout):
 
     def read(self, found: Published) -> Reading:
         """Sizes from the two tables; heads from the config."""
-        state = {name.removeprefix(PREFIX): value for name, value in found.state.items()}
-        tokens, positions = state[TABLE], state[POSITIONS]
-        if tokens.dim() != 2 or positions.dim() != 2:
-            raise WorkbenchError(f"{TABLE} or {POSITIONS} is no table: what the sizes are read from")
-        states, dim = tokens.shape
-        blocks = (re.match(r"h\.(\d+)\.", name) for name in state)
+        prefix = PREFIX if PREFIX + TABLE in found.state else ""
+        tokens, positions = (found.shape(prefix + name, 2) for name in (TABLE, POSITIONS))
+        if tokens is None or positions is None:
+            raise WorkbenchError(f"{TABLE} or {POSITIONS} is missing or no table: sizes are read from them")
+        states, dim = tokens
+        blocks = (re.match(r"(?:transformer\.)?h\.(\d+)\.", name) for name in found.state)
         dropout = found.told("resid_pdrop")
         settings: dict[str, Any] = {
             "type": "gpt2",
@@ -97,7 +97,7 @@ class Gpt2Layout(Layout):
         recipe = {
             "backbone": settings,
             "process": PROCESS,
-            "data": {"length": positions.shape[0]},
+            "data": {"length": positions[0]},
             "train": {"ema": 0},
         }
         notes = ("the training settings are this recipe's: OpenAI published none", *([note] if note else []))

@@ -43,7 +43,7 @@ def to_ours(
             faults.append(f"missing: {name}")
             continue
         value = state[name]
-        if entry.transposed:
+        if entry.transposed and value.dim() == 2:
             value = value.t()
         if value.shape != like[entry.ours].shape:
             faults.append(

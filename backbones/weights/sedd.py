@@ -43,15 +43,16 @@ class Sedd(DiT):
         """The graph that the config names, else both."""
         graph, noise, scaled = found.told("graph"), found.told("noise"), found.told("scale_by_sigma")
         kind = graph.get("type") if isinstance(graph, Mapping) else None
-        names = [kind] if kind in GRAPHS else list(GRAPHS)
-        notes = [] if kind in GRAPHS else ["graph, noise and scale_by_sigma are as published: no config.json tells"]
+        known = isinstance(kind, str) and kind in GRAPHS
+        names = [str(kind)] if known else list(GRAPHS)
+        notes = [] if known else ["graph, noise and scale_by_sigma are as published: no config.json tells"]
         pieces = []
         for name in names:
             schedule, scales = USUAL[name]
-            given = noise if isinstance(noise, Mapping) and noise.get("type") in NOISES else {"type": schedule}
+            given = noise if isinstance(noise, Mapping) and str(noise.get("type")) in NOISES else {"type": schedule}
             scales = scales and scaled is not False  # on the uniform graph the official code refuses to scale
-            sigmas = {key: float(given.get(key, usual)) for key, usual in RANGE.items()}
-            fixed = NOISES[given["type"]]
+            sigmas = {key: given.get(key, usual) for key, usual in RANGE.items()}  # resolving says what is no number
+            fixed = NOISES[str(given["type"])]
             pieces.append(
                 {
                     "process": {

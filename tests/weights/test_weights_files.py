@@ -15,6 +15,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from backbones.gpt2 import GPT2
+from backbones.weights import gpt2
 from backbones.weights.base import Published
 from backbones.weights.files import read_weights, weights_file
 from backbones.weights.pickles import WeightsError
@@ -185,3 +187,43 @@ def test_a_config_that_is_none(tmp_path):
 def test_what_a_config_tells_is_the_outermost():
     found = Published({}, {"model": {"length": 8, "deep": {"n_heads": 3}}, "other": {"deep": {"length": 9}}, "x": True})
     assert (found.number("length"), found.number("n_heads"), found.number("x"), found.told("y")) == (8, 3, None, None)
+
+
+SHAPES = {"number": torch.zeros(()), "empty": torch.zeros(0), "flat": torch.zeros(0, 0), "deep": torch.zeros(2, 3, 4)}
+
+
+@pytest.mark.parametrize("bent", sorted(SHAPES))
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_any_tensor_of_a_shape_that_makes_no_sense_is_told(tmp_path, bent, prefix):
+    """Sizes are read from some of them: none may end in a traceback."""
+    for name in STATE:
+        state = {prefix + key: SHAPES[bent] if key == name else value for key, value in STATE.items()}
+        torch.save(state, tmp_path / "w.pt")
+        status, _, err = say("import", tmp_path / "w.pt", *ids(13), "backbone.heads=2", "--runs", tmp_path / "runs")
+        assert (status == 1 and "w.pt" in err) or name.startswith("rotary"), (name, err)
+
+
+@pytest.mark.parametrize("bent", sorted(SHAPES))
+def test_a_bent_gpt2_is_told(tmp_path, bent):
+    net = GPT2(9, 9, 6, dim=8, depth=1, heads=2)
+    whole = gpt2.save(net)
+    for name in whole:
+        torch.save({key: SHAPES[bent] if key == name else value for key, value in whole.items()}, tmp_path / "w.pt")
+        words = ["data.tokenizer={type: ids, vocab: 9}", "backbone.heads=2", "--runs", tmp_path / "runs"]
+        status, _, err = say("import", tmp_path / "w.pt", *words)
+        assert status == 1 and "w.pt" in err, (name, err)
+
+
+@pytest.mark.parametrize("config", [
+    {"n_heads": 3}, {"n_heads": "x"}, {"dropout": 7}, {"model": {"length": -1}}, {"model": []}, {"graph": "x"},
+    {"graph": {}},
+    {"graph": {"type": ["x"]}}, {"noise": {"type": "geometric", "sigma_min": "x"}}, {"noise": {"type": {}}},
+    {"noise": {"type": "geometric", "sigma_min": 30}}, {"model_type": 3}, {"scale_by_sigma": "no"}, {"recipe": {}},
+    {"model_type": "sedd-workbench"}, {"model_type": "sedd-workbench", "recipe": {"backbone": 3}},
+    {"model_type": "sedd-workbench", "recipe": {"name": "x", "plugins": 3}},
+])  # fmt: skip
+def test_any_config_is_taken_or_told(tmp_path, config):
+    save_file({name: value for name, value in STATE.items() if "rotary" not in name}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    status, _, err = say("import", tmp_path, *ids(13), "backbone.heads=2", "--runs", tmp_path / "runs")
+    assert status == 0 or err.startswith("workbench import: ")

@@ -140,13 +140,14 @@ def _tree(base: str, piece: Mapping[str, Any], place: Path, name: str, trust: bo
     if base:
         return dict(merge(tree, USE))
     folder = place if place.is_dir() else place.parent
-    plugins = [folder / "plugins" / Path(str(plugin)).name for plugin in tree.get("plugins") or ()]
+    brought = tree.get("plugins")
+    plugins = [folder / "plugins" / Path(str(plugin)).name for plugin in brought] if isinstance(brought, list) else []
     if plugins and not trust:
         raise WorkbenchError(
             f"they come with Python code: {', '.join(str(plugin) for plugin in plugins)}. Read it; if you trust it, "
             "import with --trust, and it is run"
         )
-    return tree | {"plugins": [str(plugin) for plugin in plugins] or None}
+    return tree | ({"plugins": [str(plugin) for plugin in plugins]} if plugins else {})
 
 
 def _tokenizer(resolved: Resolved, place: Path) -> Tokenizer:
