@@ -7,6 +7,7 @@ config.json holds. It knows no process, graph or sampler but by name, and draws 
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -150,6 +151,19 @@ class Layout(Part, ABC, kind="layout"):
     def texts(self, config: Mapping[str, Any]) -> dict[str, str]:
         """Further text files of the publisher's torch format, by name."""
         return {}
+
+
+def depth_of(state: Mapping[str, Tensor], before: str) -> int:
+    """How many blocks there are: 1 and the largest number behind ``before`` (a pattern).
+
+    Raises:
+        WorkbenchError: a number beyond all that the tensors could fill.
+    """
+    found = (re.match(rf"{before}(\d{{1,9}})\.", name) for name in state)
+    depth = max((int(match[1]) + 1 for match in found if match), default=1)
+    if depth > len(state):
+        raise WorkbenchError(f"a block number {depth - 1} among {len(state)} tensors: no such network is whole")
+    return depth
 
 
 def differences(wanted: Any, found: Any, path: str = "") -> Iterator[str]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from backbones.base import Backbone
 from backbones.rotary import BASE
 from backbones.transformer import Transformer
-from backbones.weights.base import Layout, Published, Reading, differences, heads_of
+from backbones.weights.base import Layout, Published, Reading, depth_of, differences, heads_of
 from backbones.weights.layout import Entry, to_ours, to_theirs
 from workbench.core.errors import WorkbenchError
 
@@ -103,7 +103,7 @@ class DiT(Layout):
     def order(self, found: Published) -> list[str]:
         """The order in which the official modules are made."""
         prefix = prefix_of(found.state) or ""
-        return [prefix + entry.theirs for entry in entries(depth_of(found.state, prefix))]
+        return [prefix + entry.theirs for entry in entries(_depth(found.state, prefix))]
 
     def read(self, found: Published) -> Reading:
         """Sizes from shapes and the rotary buffer, the rest from the config."""
@@ -124,7 +124,6 @@ class DiT(Layout):
 
     def sizes(self, found: Published, prefix: str, dim: int) -> tuple[dict[str, Any], dict[str, str], list[str]]:
         """(backbone settings, those that nothing tells, notes)."""
-        depth = depth_of(found.state, prefix)
         inner = found.shape(prefix + "blocks.0.mlp.0.weight", 2)
         width = found.shape(prefix + "sigma_map.mlp.0.bias", 1)
         turns = found.shape(prefix + ROTARY, 1)
@@ -132,7 +131,7 @@ class DiT(Layout):
         settings: dict[str, Any] = {
             "type": "transformer",
             "dim": dim,
-            "depth": max(depth, 1),
+            "depth": _depth(found.state, prefix),
             "cond_dim": width[0] if width else 128,
             "mlp_ratio": inner[0] / dim if inner else 4.0,
             "dropout": float(dropout) if isinstance(dropout, (int, float)) else 0.1,
@@ -180,10 +179,8 @@ def prefix_of(state: Mapping[str, Tensor]) -> str | None:
     return next((name.removesuffix(TABLE) for name in state if name.endswith(TABLE)), None)
 
 
-def depth_of(state: Mapping[str, Tensor], prefix: str) -> int:
-    """How many blocks there are."""
-    found = (re.match(rf"{re.escape(prefix)}blocks\.(\d+)\.", name) for name in state)
-    return max((int(match[1]) + 1 for match in found if match), default=0)
+def _depth(state: Mapping[str, Tensor], prefix: str) -> int:
+    return depth_of(state, re.escape(prefix) + r"blocks\.")
 
 
 def _entries_of(net: Transformer) -> list[Entry]:

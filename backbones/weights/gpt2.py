@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from backbones.base import Backbone
 from backbones.gpt2 import GPT2
-from backbones.weights.base import Layout, Published, Reading, differences, heads_of
+from backbones.weights.base import Layout, Published, Reading, depth_of, differences, heads_of
 from backbones.weights.layout import Entry, to_ours, to_theirs
 from workbench.core.errors import WorkbenchError
 
@@ -82,12 +81,11 @@ class Gpt2Layout(Layout):
         if tokens is None or positions is None:
             raise WorkbenchError(f"{TABLE} or {POSITIONS} is missing or no table: sizes are read from them")
         states, dim = tokens
-        blocks = (re.match(r"(?:transformer\.)?h\.(\d+)\.", name) for name in found.state)
         dropout = found.told("resid_pdrop")
         settings: dict[str, Any] = {
             "type": "gpt2",
             "dim": dim,
-            "depth": max((int(block[1]) + 1 for block in blocks if block), default=1),
+            "depth": depth_of(found.state, r"(?:transformer\.)?h\."),
             "dropout": float(dropout) if isinstance(dropout, (int, float)) else 0.1,
         }
         unknown: dict[str, str] = {}

@@ -189,6 +189,15 @@ def test_what_a_config_tells_is_the_outermost():
     assert (found.number("length"), found.number("n_heads"), found.number("x"), found.told("y")) == (8, 3, None, None)
 
 
+@pytest.mark.parametrize(
+    ("state", "key"), [(STATE, "blocks.{}.norm1.weight"), (gpt2.save(GPT2(9, 9, 6, 8, 1, 2)), "h.{}.ln_1.bias")]
+)
+def test_a_number_of_blocks_past_all_use_is_told(tmp_path, state, key):
+    torch.save({**state, key.format(99_999_999): torch.zeros(8)}, tmp_path / "w.pt")
+    status, _, err = say("import", tmp_path / "w.pt", *ids(13), "--runs", tmp_path / "runs")
+    assert status == 1 and "a block number 99999999" in err
+
+
 SHAPES = {"number": torch.zeros(()), "empty": torch.zeros(0), "flat": torch.zeros(0, 0), "deep": torch.zeros(2, 3, 4)}
 
 

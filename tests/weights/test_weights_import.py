@@ -331,3 +331,10 @@ def test_names_after_sources(tmp_path):
     (tmp_path / "a folder").mkdir()
     names = [sources.default_name(one) for one in ("hub:a/b-c.d@v1", str(tmp_path / "a folder"), "x/y.tar.pt", "/.pt")]
     assert names[:3] == ["b-c.d", "a-folder", "y.tar"] and RunFolder and names[3]
+
+
+def test_a_tokenizer_that_is_not_on_this_machine_is_said_before_a_run_is_made(tmp_path):
+    save_file(state_of(50258, 8, 2, 1, 4), tmp_path / "w.safetensors")
+    words = [f"data.tokenizer={{type: gpt2, folder: '{tmp_path / 'nowhere'}'}}", "--runs", tmp_path / "runs"]
+    status, _, err = say("import", tmp_path / "w.safetensors", *words)
+    assert status == 1 and "vocab.bpe or merges.txt" in err and not (tmp_path / "runs").exists()

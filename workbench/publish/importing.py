@@ -94,11 +94,11 @@ def chosen(found: Published, name: str = "") -> Layout:
     known: dict[str, Any] = dict(Layout.registered)
     if name:
         return known[Layout.lookup(name).type_name]()
-    fitting = [part() for _, part in sorted(known.items()) if part().recognises(found)]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        raise WorkbenchError(f"layouts {', '.join(one.type_name for one in fitting)} would do: say which by --layout")
+    ones: list[Layout] = [part() for _, part in sorted(known.items()) if part().recognises(found)]
+    if len(ones) == 1:
+        return ones[0]
+    if ones:
+        raise WorkbenchError(f"layouts {', '.join(one.type_name for one in ones)} would do: say which by --layout")
     keys = ", ".join(sorted(found.state)[:6])
     kind = f", config.json says {found.model_type!r}" if found.model_type else ""
     raise WorkbenchError(f"weights of no known layout ({keys} …{kind}). Layouts: {', '.join(sorted(known))}")
@@ -161,6 +161,7 @@ def _tokenizer(resolved: Resolved, place: Path) -> Tokenizer:
                 f"put its {tokenizer.file} into {folder}, or name one that is ready (gpt2, bytes, ids)"
             )
         tokenizer.load(folder)
+    tokenizer.state()  # what it needs and is not on this machine is said here, before a run is made
     return tokenizer
 
 
