@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from backbones.base import Backbone
 from backbones.transformer import Transformer
 from backbones.weights.base import Layout, Published, agrees, differences, named
 from backbones.weights.bd3lm import Bd3lm
@@ -15,10 +16,12 @@ from backbones.weights.contract import check_layout
 from backbones.weights.native import Native
 from backbones.weights.sedd import Sedd
 from tests.smoke import EXACT, RECIPES, prose
+from tests.weights.imported import same
 from tests.weights.official import logits, state_of
 from workbench import experiment
 from workbench.core.errors import WorkbenchError
 from workbench.core.index import import_parts
+from workbench.core.spec import build, resolve
 from workbench.publish.importing import chosen
 from workbench.recipe import load
 
@@ -72,6 +75,21 @@ def test_a_gpt2_of_another_make_is_refused_and_so_is_a_head_of_its_own():
     assert gpt2.read(Published(GPT2, {"n_head": 2, "activation_function": "gelu_new"})).refusal == ""
     with pytest.raises(WorkbenchError, match="a head of its own"):
         gpt2.load(Transformer(9, 9, 8, dim=16, depth=1, heads=2), {**GPT2, "lm_head.weight": torch.ones(9, 16)})
+
+
+@pytest.mark.parametrize("name", Backbone.names())
+def test_every_backbone_goes_out_natively_and_comes_back(name):
+    part = Backbone.lookup(name)
+    node, problems = resolve(Backbone, {"type": name, **part.example()})
+    assert node is not None and not problems
+    nets = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        nets.append(build(node, {"states": 9, "outputs": 8, "length": 6}))
+        for parameter in nets[-1].parameters():
+            torch.nn.init.normal_(parameter)
+    Native().load(nets[1], Native().save(nets[0]))
+    assert same(nets[0].state_dict(), nets[1].state_dict())
 
 
 # --- the contract finds faults ----------------------------------------------------------------------------------
