@@ -157,7 +157,8 @@ class DiT(Layout):
 
     def objections(self, recipe: Mapping[str, Any]) -> Iterator[str]:
         """A backbone that is not the published one."""
-        yield from differences(self.backbone, recipe["backbone"], "backbone")
+        other = list(differences({"type": self.backbone["type"]}, recipe["backbone"], "backbone"))
+        yield from other or differences(self.backbone, recipe["backbone"], "backbone")
 
     def flat_config(self, recipe: Mapping[str, Any], states: int) -> dict[str, Any]:
         """The config.json of MDLM's relatives."""
