@@ -254,3 +254,40 @@ class _Linear(Modulation):
         assert c is not None  # the embedding of the same conditioning made it
         with full_precision(c):
             return self.linear(c).chunk(self.parts, dim=-1)
+
+
+@Conditioning.register("time_free")
+class TimeFree(Conditioning):
+    """Another conditioning that hears σ = 0 at every noise, as MDLM's networks do (``time_conditioning: false``).
+
+    Settings:
+        inner: the conditioning, whose parameters stay: published weights hold them.
+    """
+
+    usual = {"inner": {"type": "adaln"}}
+
+    def __init__(self, inner: Conditioning) -> None:
+        """``inner`` is told 0."""
+        self.inner = inner
+
+    def embedding(self, dim: int, cond_dim: int) -> Embedding:
+        """The inner one's, behind a wall."""
+        return _Deaf(self.inner.embedding(dim, cond_dim))
+
+    def modulation(self, dim: int, cond_dim: int, parts: int) -> Modulation:
+        """The inner one's."""
+        return self.inner.modulation(dim, cond_dim, parts)
+
+    def pace(self, cond_dim: int) -> nn.Module | None:
+        """The inner one's."""
+        return self.inner.pace(cond_dim)
+
+
+class _Deaf(Embedding):
+    def __init__(self, inner: Embedding) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, sigma: Tensor | None, h_BLD: Tensor) -> tuple[Any, Tensor]:
+        # one σ for all: [1, 1, C] modulates a batch of any size at the cost of one row
+        return self.inner(h_BLD.new_zeros(1, dtype=torch.float32), h_BLD)

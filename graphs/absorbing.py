@@ -110,6 +110,15 @@ class Absorbing(Graph):
         log_clean_RV = log_score_RS[..., :-1].log_softmax(-1)
         return self._settle(log_clean_RV, x_R, -math.inf, 0.0)
 
+    def score_from_clean(self, log_clean_RV: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:
+        """log clean − log(e^σ − 1): on masked rows the law, scaled (MDLM's bound is score entropy with it)."""
+        shift_R1 = torch.expm1(sigma_R).log().to(log_clean_RV.dtype).unsqueeze(-1)
+        return F.pad(log_clean_RV - shift_R1, (0, 1)).scatter(-1, x_R.unsqueeze(-1), 0.0)
+
+    def score_from_posterior(self, log_law_RV: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:
+        """The same: a mask says nothing about the token beneath it."""
+        return self.score_from_clean(log_law_RV, x_R, sigma_R)
+
     def reverse_from_clean(self, log_clean_RV: Tensor, x_R: Tensor, sigma_t_R: Tensor, sigma_s_R: Tensor) -> Tensor:
         """A mask becomes token y with probability ``leave`` · clean(y); a token stays."""
         leave_R = self.leave(sigma_t_R, sigma_s_R).to(log_clean_RV.dtype)

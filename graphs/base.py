@@ -121,6 +121,29 @@ class Graph(Part, ABC, kind="graph", supplied=("vocab",)):
         clean_RV.add_((clean_RV.sum(-1, keepdim=True) <= 0).to(clean_RV.dtype))
         return clean_RV.div_(clean_RV.sum(-1, keepdim=True)).log_()
 
+    def score_from_clean(self, log_clean_RV: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:
+        """Log-scores [R, S] at σ out of a log law of the clean token given the *other* positions, [R, V]; own entry 0.
+
+        s_y = push(clean)(y) / push(clean)(x): undoes ``clean_from_score``. What UDLM and DUO train is such a law.
+        """
+        log_law_RS = self._log_push(log_clean_RV.exp(), sigma_R)
+        return (log_law_RS - gather_own(log_law_RS, x_R).unsqueeze(-1)).scatter(-1, x_R.unsqueeze(-1), 0.0)
+
+    def score_from_posterior(self, log_law_RV: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:
+        """Log-scores [R, S] at σ out of a log law of the clean token given *all* positions, its own too; own entry 0.
+
+        s_y = Σ_x0 p(x0 | x) q(y | x0) / q(x | x0), which is the score where p is Bayes' (Lou, Meng & Ermon 2024, §3.1).
+        """
+        reach_RV = self.kernel_into(x_R, torch.zeros_like(sigma_R), sigma_R)[..., : self.vocab].to(log_law_RV.dtype)
+        weight_RV = log_law_RV.exp() / reach_RV.clamp_min(torch.finfo(log_law_RV.dtype).tiny)
+        return self._log_push(weight_RV, sigma_R).scatter(-1, x_R.unsqueeze(-1), 0.0)
+
+    def _log_push(self, v_RV: Tensor, sigma_R: Tensor) -> Tensor:
+        """log of clean mass carried to σ, [R, S]; finite where nothing arrives."""
+        v_RS = F.pad(v_RV, (0, 1)) if self.mask else v_RV
+        pushed_RS = self.push(v_RS, torch.zeros_like(sigma_R), sigma_R)
+        return pushed_RS.clamp_min(torch.finfo(pushed_RS.dtype).tiny).log()
+
     def reverse_from_clean(self, log_clean_RV: Tensor, x_R: Tensor, sigma_t_R: Tensor, sigma_s_R: Tensor) -> Tensor:
         """Law of the state at noise σ_s given ``x`` at σ_t ≥ σ_s and a clean law, [R, S], normalised.
 

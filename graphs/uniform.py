@@ -73,6 +73,20 @@ class Uniform(Graph):
         law_RS.mul_(off_R.unsqueeze(-1).to(law_RS.dtype))
         return law_RS.scatter_(-1, x_R.unsqueeze(-1), own_R.unsqueeze(-1))
 
+    def score_from_clean(self, log_clean_RV: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:
+        """s_y = (N p_y + e)/(N p_x + e) with e = e^σ − 1: UDLM's and DUO's x̄_y/x̄_x."""
+        even_R1 = (torch.expm1(sigma_R) / self.vocab).log().to(log_clean_RV.dtype).unsqueeze(-1)
+        log_law_RV = torch.logaddexp(log_clean_RV, even_R1)
+        return (log_law_RV - gather_own(log_law_RV, x_R).unsqueeze(-1)).scatter(-1, x_R.unsqueeze(-1), 0.0)
+
+    def score_from_posterior(self, log_law_RV: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:
+        """s_y = N p_y/e + 1 − p_x + p_x ρ with e = e^σ − 1 and ρ = e/(e + N): 1/q's two values, summed."""
+        e_R = torch.expm1(sigma_R).to(log_law_RV.dtype)
+        log_own_R = gather_own(log_law_RV, x_R)
+        rest_R = -torch.expm1(log_own_R) + log_own_R.exp() * e_R / (e_R + self.vocab)
+        log_score_RV = torch.logaddexp(log_law_RV + (self.vocab / e_R).log().unsqueeze(-1), rest_R.log().unsqueeze(-1))
+        return log_score_RV.scatter(-1, x_R.unsqueeze(-1), 0.0)
+
     def score_entropy(self, log_score_RS: Tensor, x_R: Tensor, x0_R: Tensor, sigma_R: Tensor) -> Tensor:
         """(1/N) Σ_{y≠x} [s_y − r_y log s_y + r_y (log r_y − 1)], in closed form (SEDD, official code).
 

@@ -17,7 +17,8 @@ FILES = sorted(file for package in index.PACKAGES for file in (ROOT / package).r
 CORE, KERNELS, PROCESSES = "workbench.core", "workbench.kernels", "workbench.processes"
 DATA, TRAIN, METRICS = "workbench.data", "workbench.train", "workbench.metrics"
 ASSEMBLY = tuple(
-    f"workbench.{name}" for name in ("recipe", "assemble", "run", "evaluate", "experiment", "drawing", "check", "match")
+    f"workbench.{name}"
+    for name in ("recipe", "assemble", "run", "evaluate", "experiment", "drawing", "check", "match", "publish")
 )
 ABOVE = tuple(f"workbench.{name}" for name in ("grid", "launch", "report"))
 BELOW_DATA = (CORE, KERNELS, "graphs", "samplers", PROCESSES)

@@ -106,7 +106,7 @@ def gapped(text: str, tokenizer: Tokenizer) -> list[int]:
 
     Where the tokenizer's tokens carry the space before a word, the space before a gap belongs to the gap.
     """
-    carries = len(tokenizer.encode(" the")) == len(tokenizer.encode("the"))
+    carries = tokenizer.space_before
     ids: list[int] = []
     end = 0
     for gap in GAP.finditer(text):

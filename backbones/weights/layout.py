@@ -20,27 +20,34 @@ class Entry:
 
 
 def to_ours(
-    state: Mapping[str, Tensor], entries: Iterable[Entry], like: Mapping[str, Tensor], ignored: Collection[str] = ()
+    state: Mapping[str, Tensor],
+    entries: Iterable[Entry],
+    like: Mapping[str, Tensor],
+    ignored: Collection[str] = (),
+    prefix: str = "",
 ) -> dict[str, Tensor]:
     """``state`` under our names. ``like``: our state dict, for the shapes; ``ignored``: published names to skip.
+
+    ``prefix``: what stands before the published names in ``state``.
 
     Raises:
         WorkbenchError: lists every tensor that is missing, unknown or of the wrong shape.
     """
     entries = list(entries)
-    known = {entry.theirs for entry in entries}
-    faults = [f"unknown: {name}" for name in state if name not in known and name not in ignored]
+    known = {prefix + entry.theirs for entry in entries} | {prefix + name for name in ignored} | set(ignored)
+    faults = [f"unknown: {name}" for name in state if name not in known]
     found = {}
     for entry in entries:
-        if entry.theirs not in state:
-            faults.append(f"missing: {entry.theirs}")
+        name = prefix + entry.theirs
+        if name not in state:
+            faults.append(f"missing: {name}")
             continue
-        value = state[entry.theirs]
-        if entry.transposed:
+        value = state[name]
+        if entry.transposed and value.dim() == 2:
             value = value.t()
         if value.shape != like[entry.ours].shape:
             faults.append(
-                f"shape: {entry.theirs} is {list(state[entry.theirs].shape)}, {entry.ours} here is "
+                f"shape: {name} is {list(state[name].shape)}, {entry.ours} here is "
                 f"{list(like[entry.ours].shape)}"
             )
         found[entry.ours] = value.contiguous()

@@ -1,73 +1,111 @@
-"""The layout of the official SEDD code (also MDLM's and BD3-LM's, after their prefix): keys in and out.
+"""SEDD's own layout: the hub's louaaron/sedd-small and sedd-medium, and the checkpoints of the official training code.
 
-https://github.com/louaaron/Score-Entropy-Discrete-Diffusion, model/transformer.py.
+https://github.com/louaaron/Score-Entropy-Discrete-Diffusion: load_model.py, utils.py, configs/.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from backbones.rotary import BASE
-from backbones.transformer import Transformer
-from backbones.weights.layout import Entry, to_ours, to_theirs
+from backbones.weights.base import Layout, Published, differences, named
+from backbones.weights.dit import ADALN, DiT, prefix_of
+from workbench.core.tree import dump_yaml
 
-ROTARY = "rotary_emb.inv_freq"
-"""A buffer that the official code saves; here it is computed."""
+GRAPHS: dict[str, dict[str, Any]] = {"absorb": {"type": "absorbing"}, "uniform": {"type": "uniform"}}
+READOUTS: dict[bool, dict[str, Any]] = {True: {"type": "scaled"}, False: {"type": "plain"}}
+"""By the official setting scale_by_sigma."""
+NOISES: dict[str, dict[str, Any]] = {
+    "loglinear": {"type": "loglinear", "eps": 1e-3},
+    "geometric": {"type": "geometric"},
+}
+USUAL = {"absorb": ("loglinear", True), "uniform": ("geometric", False)}
+"""Noise and scale_by_sigma that were published with a graph."""
+RANGE = {"sigma_min": 1e-4, "sigma_max": 20.0}
+"""The official range of the geometric noise."""
 
 
-def entries(depth: int) -> list[Entry]:
-    """The two names of every parameter of a transformer of ``depth`` blocks, in the official parameter order.
+@Layout.register("sedd")
+class Sedd(DiT):
+    """The official SEDD (Lou, Meng & Ermon 2024), small and medium: score entropy, absorbing or uniform.
 
-    The order matters: the official EMA is a list of tensors without names.
+    Without a config the number of ids tells the graph: one more than the tokens is the mask's.
     """
-    found = [
-        Entry("embed.table.weight", "vocab_embed.embedding"),
-        *_linear("conditioning.vector.inner", "sigma_map.mlp.0"),
-        *_linear("conditioning.vector.outer", "sigma_map.mlp.2"),
-    ]
-    for i in range(depth):
-        ours, theirs = f"blocks.{i}.", f"blocks.{i}."
-        found += [
-            Entry(ours + "norm1.weight", theirs + "norm1.weight"),
-            Entry(ours + "mixer.qkv.weight", theirs + "attn_qkv.weight"),
-            Entry(ours + "mixer.out.weight", theirs + "attn_out.weight"),
-            Entry(ours + "norm2.weight", theirs + "norm2.weight"),
-            *_linear(ours + "mlp.inner", theirs + "mlp.0"),
-            *_linear(ours + "mlp.outer", theirs + "mlp.2"),
-            *_linear(ours + "modulation.linear", theirs + "adaLN_modulation"),
-        ]
-    return [
-        *found,
-        Entry("final.norm.weight", "output_layer.norm_final.weight"),
-        *_linear("head", "output_layer.linear"),
-        *_linear("final.modulation.linear", "output_layer.adaLN_modulation"),
-    ]
 
+    def recognises(self, found: Published) -> bool:
+        """SEDD's layers under their own names, or beside the official config."""
+        own = prefix_of(found.state) in ("", "module.") or isinstance(found.told("graph"), Mapping)
+        return prefix_of(found.state) is not None and own and not found.model_type
 
-def load(net: Transformer, state: Mapping[str, Tensor], prefix: str = "") -> None:
-    """Load official weights into ``net`` (adaln, no short convolution). ``prefix``: what stands before each key.
+    def uses(self, found: Published) -> tuple[list[dict[str, Any]], list[str]]:
+        """The graph that the config names, else both."""
+        graph, noise, scaled = found.told("graph"), found.told("noise"), found.told("scale_by_sigma")
+        kind = graph.get("type") if isinstance(graph, Mapping) else None
+        known = isinstance(kind, str) and kind in GRAPHS
+        names = [str(kind)] if known else list(GRAPHS)
+        notes = [] if known else ["graph, noise and scale_by_sigma are as published: no config.json tells"]
+        pieces = []
+        for name in names:
+            schedule, scales = USUAL[name]
+            given = noise if isinstance(noise, Mapping) and str(noise.get("type")) in NOISES else {"type": schedule}
+            scales = scales and scaled is not False  # on the uniform graph the official code refuses to scale
+            sigmas = {key: given.get(key, usual) for key, usual in RANGE.items()}  # resolving says what is no number
+            fixed = NOISES[str(given["type"])]
+            pieces.append(
+                {
+                    "process": {
+                        "type": "diffusion",
+                        "graph": GRAPHS[name],
+                        "noise": fixed if len(fixed) > 1 else fixed | sigmas,  # the official loglinear has no range
+                        "readout": READOUTS[scales],
+                        "objective": {"type": "score_entropy"},
+                        "times": {"type": "uniform", "eps": 1e-3},
+                    }
+                }
+            )
+        return pieces, notes
 
-    Raises:
-        WorkbenchError: lists every tensor that is missing, unknown or of the wrong shape.
-    """
-    named = {name.removeprefix(prefix): value for name, value in state.items()}
-    net.load_state_dict(to_ours(named, entries(len(net.blocks)), net.state_dict(), ignored=(ROTARY,)))
+    def objections(self, recipe: Mapping[str, Any]) -> Iterator[str]:
+        """A conditioning, graph, noise or readout that the official code has not."""
+        yield from super().objections(recipe)
+        yield from differences({"conditioning": ADALN}, recipe["backbone"], "backbone")
+        process = recipe["process"]
+        for name, table in (("graph", GRAPHS), ("readout", READOUTS), ("noise", NOISES)):
+            if named(table, process.get(name)) is None:
+                yield f"process.{name} is {process.get(name)}, the layout knows {list(table.values())}"
 
+    def config(self, recipe: Mapping[str, Any], vocab: int, eos: int) -> dict[str, Any]:
+        """The official settings: what ``load_model`` of the official code asks for."""
+        process, backbone = recipe["process"], recipe["backbone"]
+        noise = process["noise"]
+        return {
+            "tokens": vocab,
+            "graph": {"type": named(GRAPHS, process["graph"]), "file": "data", "report_all": False},
+            "noise": {"type": named(NOISES, noise), **{key: noise.get(key, usual) for key, usual in RANGE.items()}},
+            "model": {
+                "name": recipe["name"],
+                "type": "ddit",
+                "hidden_size": backbone["dim"],
+                "cond_dim": backbone["cond_dim"],
+                "length": recipe["data"]["length"],
+                "n_blocks": backbone["depth"],
+                "n_heads": backbone["heads"],
+                "scale_by_sigma": named(READOUTS, process["readout"]),
+                "dropout": backbone["dropout"],
+            },
+        }
 
-def save(net: Transformer) -> dict[str, Tensor]:
-    """The state dict of ``net`` as the official code holds it.
+    def torch_file(
+        self, weights: Mapping[str, Tensor], averaged: Mapping[str, Tensor] | None, step: int
+    ) -> tuple[str, Any]:
+        """The official checkpoint, which ``load_model_local`` reads: averages are a list in the order of parameters."""
+        averages = weights if averaged is None else averaged
+        shadow = [averages[name] for name in self.order(Published(averages))]
+        ema = {"decay": 0.9999, "num_updates": step, "shadow_params": shadow}
+        return "checkpoints-meta/checkpoint.pth", {"optimizer": {}, "model": dict(weights), "ema": ema, "step": step}
 
-    Raises:
-        WorkbenchError: ``net`` has parameters that the official layout has no place for.
-    """
-    state = to_theirs(net.state_dict(), entries(len(net.blocks)))
-    width = net.head_width
-    steps = torch.arange(0, width, 2, dtype=torch.float32)
-    return state | {ROTARY: 1.0 / BASE ** (steps / width)}
-
-
-def _linear(ours: str, theirs: str) -> list[Entry]:
-    return [Entry(f"{ours}.{name}", f"{theirs}.{name}") for name in ("weight", "bias")]
+    def texts(self, config: Mapping[str, Any]) -> dict[str, str]:
+        """The official code reads its settings where Hydra leaves them."""
+        return {".hydra/config.yaml": dump_yaml(dict(config))}

@@ -11,7 +11,8 @@ import torch
 
 from backbones.gpt2 import GPT2
 from backbones.transformer import Transformer
-from backbones.weights import gpt2, sedd
+from backbones.weights import dit as sedd
+from backbones.weights import gpt2
 from workbench.core.errors import WorkbenchError
 
 GOLDEN = Path(__file__).parents[1] / "data_files"

@@ -113,7 +113,7 @@ def test_what_does_not_fit_is_said(capsys, monkeypatch, tmp_path):
         assert main(["check", "bad.yaml"]) == 1
     out = capsys.readouterr().out
     assert "objective 'promised_loss' needs a graph with a mask" in out
-    assert "Readouts that fit: promised_law" in out
+    assert "Readouts that fit: leave_one_out, normalised, promised_law" in out
     assert "predictor 'promised_rule' needs a graph with a mask" in out
 
 

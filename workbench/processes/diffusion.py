@@ -57,11 +57,11 @@ class Diffusion(Process):
     ) -> None:
         """``vocab`` tokens in blocks of ``length``."""
         self.vocab, self.length = vocab, length
-        self.graph, self.noise, self.readout = graph, noise, readout
+        self.graph, self.noise, self.readout = graph, noise, readout.on(graph)
         self.objective, self.times = objective, times
         self.states = self.outputs = graph.states
-        self.rows = DenoisingRows(graph, readout, objective)
-        self.bound_rows = DenoisingRows(graph, readout, ScoreEntropy())
+        self.rows = DenoisingRows(graph, self.readout, objective)
+        self.bound_rows = DenoisingRows(graph, self.readout, ScoreEntropy())
 
     def prepare(
         self, x0_BL: npt.NDArray[np.int64], seq_B: npt.NDArray[np.int64], step: int, rng: Rng

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from graphs.base import Graph
 from workbench.core.errors import Problem
 from workbench.core.part import Part
 
@@ -27,6 +29,10 @@ class Readout(Part, ABC, kind="readout", supplied=("vocab",)):
     affine: ClassVar[bool] = False
     masked_only: ClassVar[bool] = False
     normalised: ClassVar[bool] = False
+
+    def on(self, graph: Graph) -> Readout:
+        """This readout beside its graph: itself, where outputs mean the same on every graph."""
+        return self
 
     def total(self, out_RS: Tensor, sigma_R: Tensor, vocab: int) -> Tensor | None:
         """log Σ over tokens of the score, [R], of rows whose own state is no token (masks); overwrites ``out_RS``.
@@ -97,6 +103,68 @@ class Plain(Readout):
     def log_score(self, out_RS: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:
         """Log-scores [R, S]."""
         return _own_zero(_add(out_RS, None), x_R)
+
+
+class CleanLaw(Readout):
+    """Base of readouts whose outputs, softmax over tokens, are a law of the clean token; the graph makes scores of it.
+
+    A mask's output is not read. Any network can be used so: its score sum is what it should be.
+    """
+
+    normalised = True
+    graph: Graph
+
+    def __init__(self) -> None:
+        """Read by the graph that ``on`` brings."""
+
+    def on(self, graph: Graph) -> Readout:
+        """A copy that knows the graph."""
+        bound = copy.copy(self)
+        bound.graph = graph
+        return bound
+
+    def log_score(self, out_RS: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:
+        """Log-scores [R, S]."""
+        return self._scores(out_RS[..., : self.graph.vocab].log_softmax(-1), x_R, sigma_R)
+
+    def total(self, out_RS: Tensor, sigma_R: Tensor, vocab: int) -> Tensor | None:
+        """−log(e^σ − 1) on a blind graph, whatever the outputs."""
+        return -torch.expm1(sigma_R.double()).log() if self.graph.blind else None
+
+    @abstractmethod
+    def _scores(self, log_law_RV: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:
+        """What the graph makes of the law."""
+
+
+@Readout.register("normalised")
+class Normalised(CleanLaw):
+    """Outputs are logits of the clean token's law given *all* positions, its own too: p(x_0 | x_t), as D3PM has it.
+
+    s_y = Σ_x0 p(x0 | x) q(y | x0)/q(x | x0). On the absorbing graph log s = log_softmax(outputs) − log(e^σ − 1): score
+    entropy is then MDLM's cross-entropy.
+    """
+
+    def unigram_bias(self, share_V: Tensor) -> Tensor | None:
+        """log share, where a position that may move says nothing of its token."""
+        return share_V.log() if self.graph.blind else None
+
+    def _scores(self, log_law_RV: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:
+        return self.graph.score_from_posterior(log_law_RV, x_R, sigma_R)
+
+
+@Readout.register("leave_one_out")
+class LeaveOneOut(CleanLaw):
+    """Outputs are logits of the clean token's law given the *other* positions, as the losses of UDLM and DUO have it.
+
+    s_y = q(y)/q(x) with q the law, noised. On masked rows of the absorbing graph it is the same as ``normalised``.
+    """
+
+    def unigram_bias(self, share_V: Tensor) -> Tensor:
+        """log share."""
+        return share_V.log()
+
+    def _scores(self, log_law_RV: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:
+        return self.graph.score_from_clean(log_law_RV, x_R, sigma_R)
 
 
 def _add(out_RS: Tensor, shift: Tensor | None) -> Tensor:
