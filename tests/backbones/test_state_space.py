@@ -18,7 +18,7 @@ from backbones.recurrence import Convolution, OneWay, first_steps
 from workbench.core import index
 from workbench.core.errors import WorkbenchError
 from workbench.core.spec import build, misfits, resolve
-from workbench.kernels import dispatch, selective_scan, ssd
+from workbench.kernels import selective_scan, ssd
 from workbench.train.optim import AdamW, Muon, plain
 
 index.import_parts()
@@ -207,33 +207,6 @@ def test_batches_grouped_by_length_give_each_sequence_its_own_result(name):
             together = net(torch.cat([ragged[i] for i in group]), torch.ones(len(group)))
             for i, h_LD in zip(group, together, strict=True):
                 torch.testing.assert_close(h_LD, alone[i][0], rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize("data", [*RECURRENT.values(), {"type": "hollow", **SMALL, "mixer": MIXER["mamba2"]}],
-                         ids=[*RECURRENT, "hollow"])  # fmt: skip
-def test_blocks_compile_whole(data, autocast):
-    """Without a break in the graph; the code generator itself is left out (it takes half a minute)."""
-    net = perturbed(make(data), 0.05)
-    x_BL, sigma_B = ids(2, 16), torch.rand(2)
-
-    def step():
-        net.zero_grad()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            h_BLD = net(x_BL, sigma_B)
-        h_BLD.square().mean().backward()
-        return h_BLD.detach().clone(), [p.grad.clone() for p in net.parameters() if p.grad is not None]
-
-    eager, eager_grads = step()
-    for one in dispatch.DISPATCHERS:
-        one.forget()  # the first pick may fall into tracing
-    torch._dynamo.reset()
-    for block in net.blocks:
-        block.compile(fullgraph=True, backend="aot_eager")
-    compiled, grads = step()
-    close = 0.05 if autocast else 1e-4
-    for a, b in zip((compiled, *grads), (eager, *eager_grads), strict=True):
-        assert (a - b).norm() <= close * b.norm() + 1e-7
 
 
 def test_the_recurrences_rates_do_not_decay_and_stay_in_float32():

@@ -113,7 +113,8 @@ def reference(q_BLHd: Tensor, k_BTHd: Tensor, v_BTHd: Tensor, causal: bool, drop
 def flex(q_BLHd: Tensor, k_BTHd: Tensor, v_BTHd: Tensor, causal: bool, dropout: float, window: int = 0) -> Tensor:
     """PyTorch's FlexAttention, compiled: blocks of keys that no query of a block sees are skipped."""
     queries, keys = q_BLHd.shape[1], k_BTHd.shape[1]
-    attend = _compiled_flex() if q_BLHd.is_cuda else flex_attention  # uncompiled it computes all, but anywhere
+    # uncompiled it computes everything, but anywhere; within a compiled block it is compiled already
+    attend = _compiled_flex() if q_BLHd.is_cuda and not torch.compiler.is_compiling() else flex_attention
     blocks = _flex_mask(queries, keys, causal, window, q_BLHd.device.type)
     out_BHLd = attend(*(z.transpose(1, 2) for z in (q_BLHd, k_BTHd, v_BTHd)), block_mask=blocks)
     return out_BHLd.transpose(1, 2)

@@ -37,7 +37,14 @@ def depthwise(
         WorkbenchError: the asked kernel cannot run here.
     """
     width = weight_CW.shape[1]
-    implementation, _ = CONVOLUTION.pick(kernel, device=x_BLC.device.type, width=width, causal=left == width - 1)
+    implementation, _ = CONVOLUTION.pick(
+        kernel,
+        device=x_BLC.device.type,
+        dtype=x_BLC.dtype,
+        width=width,
+        causal=left == width - 1,
+        aligned=weight_CW.shape[0] % 8 == 0,
+    )
     weight_CW = weight_CW.to(x_BLC.dtype)
     bias_C = None if bias_C is None else bias_C.to(x_BLC.dtype)
     if before_BTC is None or before_BTC.shape[1] == 0:
@@ -112,13 +119,17 @@ def _shifts(length: int, width: int, left: int) -> Iterator[tuple[int, slice, sl
             yield tap, slice(start, stop), slice(start + shift, stop + shift)
 
 
-def _package_available(device: str, width: int, causal: bool, **where: Any) -> str | None:
+def _package_available(device: str, dtype: torch.dtype, width: int, causal: bool, aligned: bool) -> str | None:
     if importlib.util.find_spec("causal_conv1d") is None:
         return "causal-conv1d is not installed"
     if device != "cuda":
         return f"it computes on CUDA only, not on {device}"
+    if dtype == torch.float64:
+        return "it has no float64"
     if not causal:
         return "it knows causal taps only"
+    if not aligned:
+        return "its channels come in eights"
     return None if 2 <= width <= 4 else f"it has 2 to 4 taps, not {width}"
 
 
@@ -129,6 +140,6 @@ CONVOLUTION = Dispatcher(
         Candidate("taps", taps, "shifted multiply-adds, on every device"),
         Candidate("conv1d", conv1d, "PyTorch's grouped convolution"),
     ],
-    typical={"width": 4, "causal": True},
+    typical={"width": 4, "causal": True, "aligned": True},
 )
 """The dispatcher of depthwise convolutions."""
