@@ -15,7 +15,7 @@ test: $(VENV)/.installed-test  ## the whole suite: CPU, no network
 
 lint: $(VENV)/.installed-test  ## ruff, and mypy on the core
 	$(BIN)/ruff check .
-	$(BIN)/mypy workbench/core graphs samplers
+	$(BIN)/mypy workbench/core graphs samplers backbones
 
 bench: $(VENV)/.installed  ## ratios measured side by side; JSON under docs/results
 	$(BIN)/python tests/benchmarks/rows.py --out docs/results/rows.json

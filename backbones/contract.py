@@ -160,7 +160,7 @@ def _conditions(made: Conditioning) -> Iterator[str]:
 def _directions(made: Directions) -> Iterator[str]:
     """Its module looks to both sides of every position around each core, at any pace."""
     for name, make in CORES.items():
-        for fault in _one_directions(lambda make=make: made.module(DIM, make)):
+        for fault in _one_directions(partial(made.module, DIM, make)):
             yield f"{fault} (around {name})"
 
 

@@ -100,15 +100,13 @@ def _paces(pace_BL1: Tensor | None) -> Tensor | None:
     return turned(both) if both.shape[1] > 1 else both
 
 
-class _Added(nn.Module):
+class _Independent(nn.Module):
+    """Two directions up to their gates, by one fused projection."""
+
     def __init__(self, dim: int, make: MakeCore) -> None:
         super().__init__()
         self.core = make(STREAMS)
         self.project = nn.Linear(dim, STREAMS * (self.core.inner + self.core.inputs), bias=False)
-        self.out = nn.Linear(STREAMS * self.core.inner, dim, bias=False)
-
-    def forward(self, h_BLD: Tensor, pace: Tensor | None = None) -> Tensor:
-        return self.out(self.both(h_BLD, pace).flatten(2))
 
     def both(self, h_BLD: Tensor, pace: Tensor | None) -> Tensor:
         """What both directions give, gated, [B, L, S, E]."""
@@ -117,7 +115,16 @@ class _Added(nn.Module):
         return core.gate(turned(core(turned(u_BLSK), _paces(pace))), z_BLSE)
 
 
-class _Gated(_Added):
+class _Added(_Independent):
+    def __init__(self, dim: int, make: MakeCore) -> None:
+        super().__init__(dim, make)
+        self.out = nn.Linear(STREAMS * self.core.inner, dim, bias=False)
+
+    def forward(self, h_BLD: Tensor, pace: Tensor | None = None) -> Tensor:
+        return self.out(self.both(h_BLD, pace).flatten(2))
+
+
+class _Gated(_Independent):
     def __init__(self, dim: int, make: MakeCore) -> None:
         super().__init__(dim, make)
         self.out = nn.ModuleList(nn.Linear(self.core.inner, dim, bias=False) for _ in range(STREAMS))

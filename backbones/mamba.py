@@ -38,9 +38,10 @@ class SelectiveCore(Core):
         self.convolved = self.inputs = inner
         self.conv = Convolution(streams * inner, conv) if conv and not merged else None
         self.read = nn.ModuleList(nn.Linear(inner, rank + 2 * state, bias=False) for _ in range(streams))
-        self.step = nn.ModuleList(nn.Linear(rank, inner, bias=False) for _ in range(streams))
-        for step in self.step:
+        steps_from_rank = [nn.Linear(rank, inner, bias=False) for _ in range(streams)]
+        for step in steps_from_rank:
             nn.init.uniform_(step.weight, -(rank**-0.5), rank**-0.5)
+        self.step = nn.ModuleList(steps_from_rank)
         self.A_log = nn.Parameter(torch.arange(1.0, state + 1).log().repeat(streams * inner, 1))
         self.dt_bias = nn.Parameter(first_steps(streams * inner, *steps))
         self.D = None if merged else nn.Parameter(torch.ones(streams * inner))
