@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -74,7 +75,7 @@ class Attention(CachedMixer):
     """Multi-head softmax attention; queries, keys and values in one matrix, rows ordered (three, head, d).
 
     Settings:
-        heads: number of heads; divides the width. null: one for each 64 of width.
+        heads: number of heads; divides the width. null: as many as makes them about 64 wide.
         window: how many positions to either side (behind, when causal) a position sees; 0 for all of them.
         positions: "rotary" turns queries and keys by their position (Su et al. 2021); "none" leaves them.
         bias: whether the two linear maps have biases.
@@ -138,7 +139,7 @@ class Attention(CachedMixer):
 
     def state_bytes(self, length: int) -> int:
         """Keys and values of ``length`` positions."""
-        return 2 * length * self.dim * 2
+        return 2 * length * self.dim * self.qkv.weight.element_size()
 
     def _keys(self, length: int) -> float:
         if not self.window or self.window >= length:
@@ -160,14 +161,16 @@ class Attention(CachedMixer):
 
 
 def usual_heads(dim: int) -> int:
-    """One head for each 64 of width, at least one."""
-    return max(1, dim // 64)
+    """The number of heads of even width whose width comes nearest to 64; one where there is none."""
+    fitting = [heads for heads in range(1, dim + 1) if dim % heads == 0 and dim // heads % 2 == 0]
+    return min(fitting, key=lambda heads: abs(math.log(dim / heads / 64)), default=1)
 
 
 def head_problems(dim: int, heads: int, positions: str = "rotary") -> Iterator[str]:
     """What keeps ``heads`` heads from sharing a width of ``dim``."""
     if dim % heads:
-        above = dim + heads - dim % heads
+        step = 2 * heads if positions == "rotary" else heads
+        above = dim + step - dim % step
         yield f"dim {dim} is not divisible by heads {heads}; the next width that fits is {above}"
     elif positions == "rotary" and (dim // heads) % 2:
         yield f"rotary positions need an even width per head; dim {dim} / heads {heads} = {dim // heads}"

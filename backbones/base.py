@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from workbench.core.part import Part
+
+if TYPE_CHECKING:
+    from workbench.core.spec import Node
 
 Sight = Literal["left", "all", "block", "others"]
 """What position i of the features may depend on: positions ≤ i, all, its block and those before, all but i."""
@@ -28,6 +31,11 @@ class Backbone(nn.Module, Part, ABC, kind="backbone", supplied=("states", "outpu
     def sight(cls, settings: Mapping[str, Any]) -> Sight:
         """What a position sees under these (resolved) settings; causality is a setting, not a class."""
         return "all"
+
+    @classmethod
+    def mixers(cls, node: Node) -> list[Node]:
+        """The resolved mixers that a network of this node is made of."""
+        return [inner for inner in node.walk() if issubclass(inner.part, Mixer)]
 
     @abstractmethod
     def forward(self, x_BL: Tensor, sigma: Tensor | None = None, cache: Any = None) -> Tensor:
@@ -111,7 +119,7 @@ class Mixer(nn.Module, Part, ABC, kind="mixer", supplied=("dim", "length", "caus
 
     @abstractmethod
     def state_bytes(self, length: int) -> int:
-        """Bytes of cached state per sequence after ``length`` tokens, in 16-bit storage."""
+        """Bytes of cached state per sequence after ``length`` tokens, in the parameters' type."""
 
 
 class CachedMixer(Mixer):

@@ -171,7 +171,11 @@ class StepSize(Conditioning):
         backbone = root.find("backbone")
         if backbone is None:
             return
-        if not any(issubclass(inner.part, Mixer) and inner.part.paced for inner in backbone.walk()):
+        inner = node.settings["inner"]
+        if any(issubclass(one.part, StepSize) for one in inner.walk()):
+            yield Problem(inner.path, "the steps are scaled once: what 'step_size' wraps cannot be 'step_size' again")
+        part: Any = backbone.part
+        if not any(mixer.part.paced for mixer in part.mixers(backbone)):
             fitting = sorted(name for name, part in Mixer.registered.items() if issubclass(part, Mixer) and part.paced)
             yield Problem(
                 node.path,

@@ -124,6 +124,13 @@ def _one_mixer(make: Callable[[], Mixer], sight: Sight) -> Iterator[str]:
             yield "two calls in eval mode differ"
         if probes.differ(mixer(h_BLD[:1]), out_BLD[:1]):
             yield "a sequence's output depends on the others in its batch"
+        if mixer.paced:
+            pace_BL1 = torch.rand(BATCH, LENGTH, 1) + 0.5
+            yield from probes.shape("output at a pace", mixer(h_BLD, None, pace=pace_BL1), (BATCH, LENGTH, DIM))
+            if probes.differ(mixer(h_BLD, None, pace=torch.ones(BATCH, 1, 1)), out_BLD):
+                yield "a pace of 1 changes the output"
+            if not probes.differ(mixer(h_BLD, None, pace=3 * pace_BL1), out_BLD):
+                yield "says that it is paced, and no pace changes its output"
     yield from probes.gradients(mixer, lambda: mixer(h_BLD))
     yield from probes.meta(make)
     yield from probes.reloads(mixer, make, lambda other: other(h_BLD))

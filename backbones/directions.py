@@ -12,6 +12,8 @@ the two share, and how one output comes of them, is a part of its own. Weights a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +21,11 @@ from torch import Tensor, nn
 
 from backbones.recurrence import Convolution, MakeCore
 from workbench.core.bounds import Count
+from workbench.core.errors import Problem
 from workbench.core.part import Part
+
+if TYPE_CHECKING:
+    from workbench.core.spec import Node
 
 STREAMS = 2
 
@@ -71,7 +77,8 @@ class QuasiSeparable(Directions):
     """A quasi-separable mixer (Hydra; Hwang et al. 2024): both scans shifted by one, and a diagonal of its own.
 
     The signal is shared, each direction has its own B, C and Δ; the convolution is centred and comes before both. The
-    diagonal is a learned weight a channel, where Hydra also adds a map of the signal to it.
+    diagonal is a learned weight a channel, where Hydra also adds a map of the signal to it. The mixer's own ``conv``
+    has no effect here.
 
     Settings:
         conv: odd number of positions that the centred convolution sees.
@@ -80,6 +87,14 @@ class QuasiSeparable(Directions):
     def __init__(self, conv: Count = 7) -> None:
         """Keep the width."""
         self.conv = conv
+
+    @classmethod
+    def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
+        """A convolution without a centre."""
+        yield from super().misfits(node, root)
+        width = node.settings["conv"]
+        if width % 2 == 0:
+            yield Problem(f"{node.path}.conv", f"{width} has no centre; take an odd width")
 
     def module(self, dim: int, make: MakeCore) -> nn.Module:
         """See the class."""

@@ -37,7 +37,7 @@ class Hollow(Backbone):
         cond_dim: width of the vector that carries σ to the blocks.
         mlp_ratio: hidden width of an MLP after each mixer over dim; 0 for none.
         dropout: rate of dropout on what each branch adds.
-        conditioning: how σ reaches the blocks: adaln (null is the same), added, step_size or none.
+        conditioning: how σ reaches the blocks: adaln (null is the same), added, step_size, time_free, none.
     """
 
     usual = {"mixer": {"type": "mamba2"}, "conditioning": {"type": "adaln"}}

@@ -29,7 +29,7 @@ class Mixed(Stack):
         mlp_ratio: hidden width of the MLPs over dim; 0 for none.
         dropout: rate of dropout on what each branch adds; 0.1 in the published recipes.
         causal: each position sees itself and those before, with a cache, for left-to-right use.
-        conditioning: how σ reaches the blocks: adaln (null is the same), added, step_size or none.
+        conditioning: how σ reaches the blocks: adaln (null is the same), added, step_size, time_free, none.
         neighbours: how many tokens to either side (to the left when causal) also speak to a position through
             embedding tables of their own, 0 for none.
     """
@@ -130,20 +130,36 @@ class Hybrid(Mixed):
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
         """Names that are no mixers, and widths that a mixer of the pattern cannot have."""
         yield from super().misfits(node, root)
-        mixers: dict[str, Node] = node.settings["mixers"]
+        mixers = _kept(node)
         named: dict[str, Any] = {name: inner.part for name, inner in mixers.items()}
-        if not node.settings["pattern"]:
+        pattern, depth = node.settings["pattern"], node.settings["depth"]
+        if not pattern:
             yield Problem(f"{node.path}.pattern", 'needs at least one mixer, as in "MMA"')
+        if isinstance(pattern, str) and _name(pattern, named) not in (None, pattern):
+            yield Problem(f"{node.path}.pattern", f"text is letters; write a list: [{pattern}]")
+            return
         for setting in ("pattern", "shared", "mlps"):
             for item in dict.fromkeys(node.settings[setting] or ()):
                 if _name(item, named) is None:
-                    yield Problem(
-                        f"{node.path}.{setting}", f"there is no {item!r} among the mixers.{did_you_mean(item, named)}"
-                    )
+                    yield Problem(f"{node.path}.{setting}", _unknown(item, named))
+        used = {_name(item, named) for item in pattern}
+        for setting in ("shared", "mlps"):
+            for item in node.settings[setting] or ():
+                if _name(item, named) in set(named) - used:
+                    yield Problem(f"{node.path}.{setting}", f"{item!r} does not occur in the pattern")
+        for item in dict.fromkeys(pattern[depth:]):
+            if _name(item, named) not in {_name(place, named) for place in pattern[:depth]}:
+                yield Problem(f"{node.path}.depth", f"{depth} blocks end before {item!r} of the pattern comes")
+        for inner in cls.mixers(node):
+            yield from mixer_misfits(node, inner)
+
+    @classmethod
+    def mixers(cls, node: Node) -> list[Node]:
+        """Those that the pattern names."""
+        kept = _kept(node)
+        named: dict[str, Any] = {name: inner.part for name, inner in kept.items()}
         used = {_name(item, named) for item in node.settings["pattern"]}
-        for name, inner in mixers.items():
-            if name in used:
-                yield from mixer_misfits(node, inner)
+        return [inner for name, inner in kept.items() if name in used]
 
     @classmethod
     def example(cls) -> dict[str, Any]:
@@ -158,6 +174,18 @@ def _name(item: str, named: Mapping[str, type[Mixer]]) -> str | None:
         return item
     of_type = [name for name, part in named.items() if part.type_name == item]
     return of_type[0] if len(of_type) == 1 else None
+
+
+def _kept(node: Node) -> dict[str, Node]:
+    """The entries of ``mixers`` that were not dropped."""
+    return {name: inner for name, inner in node.settings["mixers"].items() if inner is not None}
+
+
+def _unknown(item: str, named: Mapping[str, type[Mixer]]) -> str:
+    several = [name for name, part in named.items() if part.type_name == item]
+    if several:
+        return f"{item!r} may be any of {', '.join(several)}: name the one that is meant"
+    return f"there is no {item!r} among the mixers.{did_you_mean(item, named)}"
 
 
 def _with_mlp(asked: list[str] | None, named: Mapping[str, type[Mixer]]) -> set[str]:

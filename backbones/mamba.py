@@ -57,8 +57,9 @@ class SelectiveCore(Core):
         pace = None if pace_BLS1 is None else pace_BLS1.expand(-1, -1, self.streams, self.inner).flatten(2)
         dt_BLD = positive_step(torch.cat(raw, -1), self.dt_bias, pace)
         x_BLD = u_BLSK.flatten(2)
+        kernel = self.kernel if state is None else "auto"  # the authors' kernel begins from nothing only
         y_BLD, state = selective_scan.selective_scan(
-            x_BLD, dt_BLD, -self.A_log.exp(), torch.stack(B, 2), torch.stack(C, 2), state, self.kernel
+            x_BLD, dt_BLD, -self.A_log.exp(), torch.stack(B, 2), torch.stack(C, 2), state, kernel
         )
         if self.D is not None:
             y_BLD = torch.addcmul(y_BLD, x_BLD, self.D.to(x_BLD.dtype))
@@ -94,7 +95,7 @@ class Mamba(Recurrent):
         directions: how two directions share weights and merge; of no effect when causal.
         step_min: the smallest Δ that a channel begins with.
         step_max: the largest.
-        kernel: implementation of the scan (auto, mamba_ssm, chunked, recurrence).
+        kernel: implementation of the scan (auto, mamba_ssm, chunked, recurrence); from a cached state on it is auto.
     """
 
     usual = {"directions": {"type": "added"}}
@@ -115,10 +116,10 @@ class Mamba(Recurrent):
     ) -> None:
         """Supplied: ``dim``, ``length`` (not needed), ``causal``."""
         super().__init__()
-        self.inner, self.state = expand * dim, state
+        inner = expand * dim
         make = partial(
             SelectiveCore,
-            inner=self.inner,
+            inner=inner,
             state=state,
             rank=rank or -(-dim // 16),
             conv=conv,
@@ -126,10 +127,6 @@ class Mamba(Recurrent):
             kernel=kernel,
         )
         self.way = OneWay(dim, make) if causal else directions.module(dim, make)
-
-    def state_shape(self) -> tuple[int, ...]:
-        """Channels, N."""
-        return self.inner, self.state
 
     @classmethod
     def unfit(cls, settings: Mapping[str, Any], dim: int) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Mamba-2 (Dao & Gu 2024): the state-space dual as a mixer, and a backbone of nothing else."""
+"""Mamba-2 (Dao & Gu 2024): the state-space dual as a mixer."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class SSDCore(Core):
         return y_BLHP.unflatten(2, (self.streams, -1)).flatten(3), state
 
     def gate(self, y_BLSE: Tensor, z_BLSE: Tensor) -> Tensor:
-        """RMSNorm(y · SiLU(z)), in float32."""
+        """RMSNorm(y · SiLU(z)), the norm in float32."""
         with full_precision(y_BLSE):
             gated = (y_BLSE * F.silu(z_BLSE)).to(self.norm.dtype)
             return (F.rms_norm(gated, (self.inner,), None, EPS) * self.norm).to(y_BLSE.dtype)
@@ -114,10 +114,10 @@ class Mamba2(Recurrent):
     ) -> None:
         """Supplied: ``dim``, ``length`` (not needed), ``causal``."""
         super().__init__()
-        self.inner, self.state, self.head_dim = expand * dim, state, head_dim
+        inner = expand * dim
         make = partial(
             SSDCore,
-            inner=self.inner,
+            inner=inner,
             state=state,
             head_dim=head_dim,
             conv=conv,
@@ -126,16 +126,12 @@ class Mamba2(Recurrent):
         )
         self.way = OneWay(dim, make) if causal else directions.module(dim, make)
 
-    def state_shape(self) -> tuple[int, ...]:
-        """Heads, channels of a head, N."""
-        return self.inner // self.head_dim, self.head_dim, self.state
-
     @classmethod
     def unfit(cls, settings: Mapping[str, Any], dim: int) -> Iterator[tuple[str, str]]:
         """A head width that does not divide the inner width; steps the wrong way round."""
         inner, head_dim = settings["expand"] * dim, settings["head_dim"]
         if inner % head_dim:
-            near = max(width for width in range(1, head_dim) if inner % width == 0)
+            near = max(width for width in range(1, min(head_dim, inner + 1)) if inner % width == 0)
             yield "head_dim", f"{head_dim} does not divide the inner width {inner} (expand × dim {dim}); {near} does"
         yield from step_faults(settings)
 

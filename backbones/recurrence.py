@@ -54,6 +54,7 @@ class Core(nn.Module, ABC):
     inputs: int
     convolved: int
     conv: Convolution | None
+    A_log: nn.Parameter
 
     @abstractmethod
     def scan(self, u_BLSK: Tensor, pace_BLS1: Tensor | None, state: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -100,10 +101,10 @@ class MakeCore(Protocol):
 
 @dataclass(frozen=True)
 class Carried:
-    """What later positions need of earlier ones: the last inputs of the convolution, and the state."""
+    """What later positions need of earlier ones: the convolution's last inputs, and the state (None: none yet)."""
 
     before_BTC: Tensor
-    state: Tensor
+    state: Tensor | None
 
 
 class OneWay(nn.Module):
@@ -129,7 +130,7 @@ class OneWay(nn.Module):
         pace = None if pace_BL1 is None else pace_BL1.unsqueeze(2)
         y_BLSE, state = core.scan(core.convolve(u_BLSK, before), pace, state)
         mixed_BLD = self.out(core.gate(y_BLSE, z_BLE.unsqueeze(2)).flatten(2))
-        if before is None or state is None:
+        if before is None:
             return mixed_BLD, None
         seen_BTC = torch.cat((before, u_BLK[..., : core.convolved].to(before.dtype)), dim=1)
         return mixed_BLD, Carried(seen_BTC[:, seen_BTC.shape[1] - before.shape[1] :], state)
@@ -158,12 +159,7 @@ class Recurrent(CachedMixer):
         way = self._one_way()
         weight, conv = way.project.weight, way.core.conv
         reach = 0 if conv is None else conv.left
-        state = weight.new_zeros(batch, *self.state_shape(), dtype=torch.promote_types(weight.dtype, torch.float32))
-        return Carried(weight.new_zeros(batch, reach, way.core.convolved), state)
-
-    @abstractmethod
-    def state_shape(self) -> tuple[int, ...]:
-        """The axes of a state behind the batch's."""
+        return Carried(weight.new_zeros(batch, reach, way.core.convolved), None)
 
     def commit(self, h_BLD: Tensor, cache: Carried, pace: Tensor | None = None) -> tuple[Tensor, Carried]:
         """Mix as ``forward`` does, and keep the last inputs and the state."""
@@ -178,10 +174,10 @@ class Recurrent(CachedMixer):
         return maps + taps + sum(m.scan_flops(length) for m in self.modules() if isinstance(m, Core))
 
     def state_bytes(self, length: int) -> int:
-        """The state in float32 and the convolution's last inputs, whatever the length."""
+        """The state, at least in float32, and the convolution's last inputs, whatever the length."""
         cores = [m for m in self.modules() if isinstance(m, Core)]
-        tails = sum(m.convolved * m.streams * m.conv.left for m in cores if m.conv is not None)
-        return sum(4 * core.state_numel for core in cores) + 2 * tails
+        tails = sum(m.convolved * m.streams * m.conv.left * m.conv.weight.element_size() for m in cores if m.conv)
+        return sum(max(4, core.A_log.element_size()) * core.state_numel for core in cores) + tails
 
     def no_decay(self) -> set[str]:
         """What the cores set apart."""

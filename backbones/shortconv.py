@@ -55,7 +55,7 @@ class ShortConv(CachedMixer):
 
     def state_bytes(self, length: int) -> int:
         """The mixer's, and width − 1 inputs."""
-        return self.mixer.state_bytes(length) + 2 * (self.width - 1) * self.weight.shape[0]
+        return self.mixer.state_bytes(length) + (self.width - 1) * self.weight.shape[0] * self.weight.element_size()
 
     def _convolved(self, h_BLD: Tensor, before_BLD: Tensor | None) -> Tensor:
         reach = self.width - 1

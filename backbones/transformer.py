@@ -38,7 +38,7 @@ class Transformer(Stack):
             their neighbours much sooner with one.
         neighbours: how many tokens to either side (to the left when causal) also speak to a position through
             embedding tables of their own, 0 for none; another, cheaper way to see neighbours at once.
-        kernel: implementation of attention (auto, sdpa, matmul, xformers, reference).
+        kernel: implementation of attention (auto, sdpa, matmul, flex, xformers, reference).
     """
 
     usual = {"conditioning": {"type": "adaln"}}

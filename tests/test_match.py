@@ -46,6 +46,23 @@ def test_no_size_within_reach_says_the_nearest():
         match(load(SMOKE, MAMBA2), load(SMALL))
 
 
+def test_a_match_keeps_all_of_a_pattern():
+    mixers = "mixers: {M: {state: 8, head_dim: 8}, A: {heads: 2}}"
+    hybrid = load(SMOKE, [f"backbone={{type: hybrid, dim: 32, depth: 6, cond_dim: 16, pattern: MMA, {mixers}}}"])
+    to = load(SMOKE, ["backbone.dim=48"])
+    found = match(hybrid, to, within=0.05)
+    assert found.sizes["backbone.depth"] >= 3
+    two = load(SMOKE, [f"backbone={{type: hybrid, dim: 32, depth: 2, cond_dim: 16, pattern: MM, {mixers}}}"])
+    assert match(two, load(SMOKE), within=0.2).sizes["backbone.depth"] <= 3  # where the pattern lets it
+
+
+def test_a_network_that_cannot_read_a_length_is_told(monkeypatch):
+    learned = load(RECIPES / "smoke" / "gpt2.yaml")
+    monkeypatch.setattr("backbones.embedding.TokensAndPositions.forward", lambda *_: 1 / 0)
+    with pytest.raises(WorkbenchError, match=r"cost cannot be told: ZeroDivisionError.*at length 16"):
+        at_lengths(learned, (16,))
+
+
 def test_a_backbone_without_sizes_is_refused():
     with pytest.raises(WorkbenchError, match="has no setting 'depth'"):
         match(load(RECIPES.parent / "docs" / "plugins" / "gru.yaml"), load(SMOKE))
@@ -80,7 +97,7 @@ def test_costs_are_functions_of_length():
     assert attention[256].state_bytes is None
     cached = ["process=autoregressive", "sampler=left_to_right"]
     keys = at_lengths(load(SMALL, ["backbone={type: transformer, causal: true}", *cached]), (100, 200))
-    assert keys[1].state_bytes == 2 * keys[0].state_bytes == 12 * 2 * 200 * 768 * 2
+    assert keys[1].state_bytes == 2 * keys[0].state_bytes == 12 * 2 * 200 * 768 * 4  # float32, as they are kept
     state = at_lengths(load(SMALL, ["backbone={type: mamba2, causal: true}", *cached]), (100, 200))
     assert state[0].state_bytes == state[1].state_bytes > 0
 
@@ -94,6 +111,13 @@ def test_check_shows_lengths(capsys):
     with pytest.raises(SystemExit):
         main(["check", str(SMOKE), "--lengths", "16,x"])
     assert "needs lengths as in 256,1024" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("within", ["-1", "nan", "1", "x"])
+def test_a_tolerance_is_a_share(within, capsys):
+    with pytest.raises(SystemExit):
+        main(["match", str(SMOKE), "--to", str(SMOKE), "--within", within])
+    assert "needs a share between 0 and 1" in capsys.readouterr().err
 
 
 def test_show_kernels(capsys):

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,14 +55,21 @@ def estimate(resolved: Resolved) -> Estimate:
     Raises:
         RecipeError: they cannot be built with these settings, or a backbone cannot read a batch; with the path.
     """
-    try:
+    with _told("its sizes, train.batch and data.length decide it"):
         return _estimate(resolved)
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Whatever a network raises while it is built or costed becomes a problem of the recipe's backbone."""
+    try:
+        yield
     except WorkbenchError:
         raise
     except Exception as error:  # a plug-in's network may raise anything, and torch does for sizes past all use
         reason = str(error).splitlines()[0] if str(error) else ""
         why = f"its cost cannot be told: {type(error).__name__}: {reason:.200}"
-        raise RecipeError([Problem("backbone", f"{why} (its sizes, train.batch and data.length decide it)")]) from error
+        raise RecipeError([Problem("backbone", f"{why} ({what})")]) from error
 
 
 def _estimate(resolved: Resolved) -> Estimate:
@@ -122,12 +130,17 @@ class AtLength:
 
 
 def at_lengths(resolved: Resolved, lengths: Iterable[int]) -> list[AtLength]:
-    """The cost of a recipe's backbone as a function of length, without running it."""
+    """The cost of a recipe's backbone as a function of length, without running it.
+
+    Raises:
+        RecipeError: it cannot be built for, or read, a sequence of one of them.
+    """
     found = []
     for length in lengths:
-        net = sketch(resolved, length).backbone
-        kept = _activation_bytes(net, 1, length) / length
-        found.append(AtLength(length, flops_per_token(net, length), kept, net.state_bytes(length)))
+        with _told(f"at length {length}"):
+            net = sketch(resolved, length).backbone
+            kept = _activation_bytes(net, 1, length) / length
+            found.append(AtLength(length, flops_per_token(net, length), kept, net.state_bytes(length)))
     return found
 
 

@@ -72,19 +72,23 @@ def match(recipe: Resolved, to: Resolved, by: str = "parameters", within: float 
         return measure(_resized(recipe, dim, depth), by)
 
     @functools.cache
-    def fits(dim: int) -> bool:
+    def fits(dim: int, depth: int) -> bool:
         return not misfits(_resized(recipe, dim, depth).node)
 
     nearest: Match | None = None
     best: tuple[float, Match] | None = None
     for fine, grain in enumerate(GRAINS):
-        for width in filter(fits, _widths(dim, grain)):
+        for width in _widths(dim, grain):
+            if not fits(width, depth):
+                continue
             away = fine * PER_GRAIN + abs(math.log(width / dim))
             if best is not None and away >= best[0]:
                 break  # widths come nearest first
             deep = _solve(functools.partial(value, width), target, REACH * depth)
             made = Match({"backbone.dim": width, "backbone.depth": deep}, value(width, deep), target, was)
             away += abs(math.log(deep / depth))
+            if not fits(width, deep):  # a pattern may be longer than so many blocks
+                continue
             if abs(made.error) <= within and (best is None or away < best[0]):
                 best = away, made
             if nearest is None or abs(made.error) < abs(nearest.error):

@@ -204,6 +204,21 @@ def test_a_broken_cache_is_found(registry):
     assert "no longer valid after a commit" in problems(Forgets)
 
 
+def test_a_mixer_that_hears_no_pace_is_found(registry):
+    class Deaf(Attention):
+        paced = True
+
+        def __init__(self, dim: int, length: int, causal: bool) -> None:
+            super().__init__(dim, length, causal)
+
+    class Idle(Deaf):
+        def forward(self, h_BLD, cache=None, pace=None):
+            return super().forward(h_BLD, cache)
+
+    assert "unexpected keyword argument 'pace'" in problems(Deaf, Mixer, check_mixer)
+    assert "no pace changes its output" in problems(Idle, Mixer, check_mixer)
+
+
 def test_a_mixer_that_leaks_the_future_is_found(registry):
     class Leaks(Attention):
         def __init__(self, dim: int, length: int, causal: bool) -> None:

@@ -10,7 +10,7 @@ import torch
 from workbench.core.errors import WorkbenchError
 from workbench.kernels import conv, dispatch, selective_scan, ssd  # noqa: F401 (they make dispatchers)
 from workbench.kernels.attention import ATTENTION, attention, reference
-from workbench.kernels.dispatch import Candidate, Dispatcher
+from workbench.kernels.dispatch import Candidate, Dispatcher, absent
 
 
 @pytest.fixture
@@ -104,24 +104,33 @@ def test_flex_is_refused_where_it_has_no_gradient():
 
 
 def test_a_kernel_that_is_asked_for_is_costed_without_being_run(monkeypatch):
-    """A recipe for a GPU is checked anywhere: on the meta device nothing is computed; what is not installed is said."""
+    """A recipe for a GPU is checked anywhere: on the meta device nothing is computed. Names are still read."""
     where = {"dtype": torch.float32, "small": True}
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    assert ATTENTION.choose("xformers", device="meta", **where)[0] != "xformers"
-    ATTENTION.forget()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(WorkbenchError, match=r"not installed.*sedd-workbench\[cuda\]"):
-        ATTENTION.choose("xformers", device="meta", **where)
+    assert ATTENTION.choose("xformers", device="meta", **where)[0] != "xformers"
+    with pytest.raises(WorkbenchError, match="Did you mean 'xformers'"):
+        ATTENTION.choose("xformer", device="meta", **where)
 
 
+def test_a_package_that_does_not_import_is_no_candidate(monkeypatch):
+    """Installed, on CUDA, and broken: said in words, in place of an ImportError in the first step."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert "does not import (ModuleNotFoundError" in absent("mamba-ssm", "mamba_ssm_is_not_here", "cuda", torch.float32)
+    assert absent("mamba-ssm", "json", "cuda", torch.float32) is None
+    assert "float64" in absent("mamba-ssm", "json", "cuda", torch.float64)
+    assert "on CUDA only" in absent("mamba-ssm", "json", "cpu", torch.float32)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mamba_ssm") is not None, reason="mamba-ssm is installed")
 @pytest.mark.parametrize("dispatcher", dispatch.DISPATCHERS, ids=lambda one: one.operation)
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_survey_says_what_auto_takes(dispatcher, device):
+    dispatcher.forget()
     rows = dispatcher.survey(device, torch.float32)
     assert [name for name, _, _ in rows] == list(dispatcher.candidates)
     (taken,) = [name for name, verdict, _ in rows if verdict == "auto"]
-    assert taken == dispatcher._choose("auto", {"device": device, "dtype": torch.float32, **dispatcher.typical})[0]
-    assert all(why for _, _, why in rows)
+    assert taken == {"attention": "sdpa", "convolution": "taps"}.get(dispatcher.operation, "chunked")  # no package here
+    assert all(why for _, _, why in rows) and not dispatcher.picked()
 
 
 def test_the_last_query_stands_at_the_last_key():

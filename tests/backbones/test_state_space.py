@@ -17,8 +17,10 @@ from backbones.directions import Directions
 from backbones.recurrence import Convolution, OneWay, first_steps
 from workbench.core import index
 from workbench.core.errors import WorkbenchError
+from workbench.core.loading import resolve_as
 from workbench.core.spec import build, misfits, resolve
 from workbench.kernels import selective_scan, ssd
+from workbench.recipe import Recipe, load
 from workbench.train.optim import AdamW, Muon, plain
 
 index.import_parts()
@@ -176,9 +178,7 @@ def test_a_state_takes_the_same_bytes_at_any_length(name):
     assert net.state_bytes(10) == net.state_bytes(1000)
     _, kept = net.commit(ids(1, 20), net.new_cache(1))
     held = [tensor for block in kept.blocks for tensor in (block.before_BTC, block.state)]
-    # the state in float32; what the convolution needs is float32 here and counted in 16 bits
-    due = sum(t.numel() * 4 for t in held[1::2]) + sum(t.numel() * 2 for t in held[::2])
-    assert net.state_bytes(20) == due
+    assert net.state_bytes(20) == sum(t.numel() * t.element_size() for t in held)
     assert make(RECURRENT[name]).state_bytes(20) is None
 
 
@@ -281,9 +281,77 @@ def test_a_pace_scales_the_step_itself(monkeypatch, name, module):
 def test_step_size_beside_a_backbone_without_steps_is_a_misfit():
     node, problems = resolve(Backbone, {"type": "transformer", "conditioning": "step_size"}, "backbone")
     assert not problems
+    (found,) = step_size_misfits(node)
+    assert "mamba, mamba2" in found
+
+
+def step_size_misfits(node):
+    """What step_size has against a recipe with this backbone."""
     whole = type("Root", (), {"find": lambda self, path: node, "walk": node.walk})()
-    found = list(Conditioning.lookup("step_size").misfits(node.settings["conditioning"], whole))
-    assert len(found) == 1 and "mamba, mamba2" in found[0].message
+    problems = Conditioning.lookup("step_size").misfits(node.settings["conditioning"], whole)
+    return [problem.message for problem in problems]
+
+
+@pytest.mark.parametrize("data, due", [
+    ({"pattern": "A", "depth": 2, "conditioning": "step_size"}, "backbone 'hybrid' has none"),  # M is there, unused
+    ({"conditioning": {"type": "step_size", "inner": "step_size"}}, "cannot be 'step_size' again"),
+    ({"conditioning": {"type": "step_size", "inner": "adaln"}}, None),
+])  # fmt: skip
+def test_step_size_asks_for_the_mixers_that_are_used(data, due):
+    node, problems = resolve(Backbone, {"type": "hybrid", **data}, "backbone")
+    assert not problems
+    found = step_size_misfits(node)
+    assert len(found) == (due is not None) and all(due in message for message in found)
+
+
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("name", ["added", "gated", "tied", "quasiseparable"])
+def test_a_pace_turns_with_its_direction(name, core):
+    """With equal directions, mixing what is flipped at the flipped pace is the mixture flipped."""
+    module = same_both_ways(perturbed(Directions.lookup(name)().module(16, CORES[core])))
+    with torch.no_grad():
+        if name in ("added", "gated"):
+            first, second = module.project.weight.chunk(2)
+            second.copy_(first)
+        if name == "added":
+            first, second = module.out.weight.chunk(2, dim=1)
+            second.copy_(first)
+        elif name == "gated":
+            module.out[1].load_state_dict(module.out[0].state_dict())
+            module.share.weight.zero_()
+            module.share.bias.zero_()
+        elif name == "quasiseparable":
+            equal_sides_of_hydra(module)
+    h_BLD, pace_BL1 = torch.randn(2, 9, 16), torch.rand(2, 9, 1) + 0.5
+    flipped = module(h_BLD.flip(1), pace_BL1.flip(1))
+    torch.testing.assert_close(flipped, module(h_BLD, pace_BL1).flip(1), rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(module(h_BLD.flip(1), pace_BL1), module(h_BLD, pace_BL1).flip(1), atol=1e-4)
+
+
+def equal_sides_of_hydra(module):
+    """Both directions' own channels projected and convolved alike, the centred taps symmetric."""
+    core = module.core
+    own, extra = core.inputs - core.inner, core.convolved - core.inner
+    own_rows = module.project.weight[2 * core.inner :]
+    own_rows[own:].copy_(own_rows[:own])
+    module.conv.weight[core.inner + extra :].copy_(module.conv.weight[core.inner : core.inner + extra])
+    module.conv.bias[core.inner + extra :].copy_(module.conv.bias[core.inner : core.inner + extra])
+    module.conv.weight.copy_((module.conv.weight + module.conv.weight.flip(-1)) / 2)
+
+
+def test_the_streams_of_a_hollow_network_hear_sigma_where_it_belongs():
+    """A network with equal streams on flipped text and flipped σ gives flipped features."""
+    net = perturbed(make({"type": "hollow", **SMALL, "tied": True, "mixer": MIXER["mamba2"]})).eval()
+    with torch.no_grad():
+        net.ends[1] = net.ends[0]
+        half = 32
+        first = net.narrow.weight[:, :half].clone()
+        net.narrow.weight[:, half:] = first
+        net.merge.outer.weight.zero_()
+        net.merge.outer.bias.zero_()
+        x_BL, sigma_BL = ids(2, 9), torch.rand(2, 9) * 3
+        forward, flipped = net(x_BL, sigma_BL), net(x_BL.flip(1), sigma_BL.flip(1))
+    torch.testing.assert_close(flipped, forward.flip(1), rtol=1e-5, atol=1e-5)
 
 
 def test_first_steps_are_in_their_range():
@@ -319,6 +387,14 @@ def test_an_entry_changes_one_of_the_usual_mixers():
     assert mixers["M"].part.type_name == "mamba2" and mixers["M"].settings["state"] == 128
 
 
+def test_a_dropped_usual_mixer_stays_dropped():
+    """What a run writes down is this very recipe: the usual entry does not come back."""
+    kept = load("smoke/hybrid.yaml", ["backbone.mixers.S=null", "backbone.pattern=MA"])
+    again = resolve_as(Recipe, kept.data)
+    assert again.hash == kept.hash and kept.data["backbone"]["mixers"]["S"] is None
+    assert [block.mixer.type_name for block in make(kept.data["backbone"]).blocks] == ["mamba2", "attention", "mamba2"]
+
+
 def test_a_shared_block_is_one():
     data = {"type": "hybrid", **SMALL, "depth": 6, "pattern": "MA", "mixers": MIXED}
     apart, shared = make(data), make({**data, "shared": ["attention"]})
@@ -337,6 +413,12 @@ def test_a_shared_block_is_one():
     ({"type": "hybrid", "pattern": "MXA"}, "backbone.pattern", "there is no 'X' among the mixers. Known: A, M, S."),
     ({"type": "hybrid", "shared": ["attn"]}, "backbone.shared", "no 'attn'"),
     ({"type": "hybrid", "pattern": ""}, "backbone.pattern", "at least one"),
+    ({"type": "hybrid", "pattern": "mamba2"}, "backbone.pattern", "write a list: [mamba2]"),
+    ({"type": "hybrid", "depth": 3}, "backbone.depth", "3 blocks end before 'A' of the pattern comes"),
+    ({"type": "hybrid", "pattern": "M", "shared": ["A"]}, "backbone.shared", "does not occur in the pattern"),
+    ({"type": "hybrid", "pattern": ["mamba2"], "mixers": {"B": "mamba2"}}, "backbone.pattern", "may be any of M, B"),
+    ({"type": "mamba", "mixer": {"directions": {"type": "quasiseparable", "conv": 4}}},
+     "backbone.mixer.directions.conv", "no centre"),
     ({"type": "hybrid", "dim": 100, "mixers": {"A": {"heads": 3}}, "pattern": "A"}, "backbone.mixers.A.heads", "not d"),
     ({"type": "mamba2", "dim": 100}, "backbone.mixer.head_dim", "does not divide the inner width 200"),
     ({"type": "mamba2", "mixer": "attention"}, "backbone.mixer", "backbone 'hybrid' takes any"),

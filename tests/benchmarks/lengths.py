@@ -74,7 +74,7 @@ def one(recipe: str, length: int, device: str, threads: int, repeats: int) -> di
     batch = max(1, TOKENS[device] // length)
     x_BL = torch.randint(2, 200, (batch, length), device=device)
     sigma_B = torch.rand(batch, device=device) + 0.1
-    before = peak_mb()
+    before = peak_mb(device)
 
     def step() -> None:
         with torch.autocast(device, torch.bfloat16):
@@ -85,15 +85,15 @@ def one(recipe: str, length: int, device: str, threads: int, repeats: int) -> di
     took = seconds(step, repeats)
     return {
         "tokens_per_second": batch * length / took,
-        "peak_mb": peak_mb() - before,
+        "peak_mb": peak_mb(device) - before,
         "kernels": sorted({f"{row['operation']}: {row['picked']}" for row in dispatch.report()}),
     }
 
 
-def in_a_process(*words: str) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, __file__, *words], check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+def in_a_process(*words: str) -> dict[str, Any] | None:
+    """What a child measured; None where it failed (out of memory, say), which ends nothing else."""
+    done = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True)
+    return None if done.returncode else json.loads(done.stdout.splitlines()[-1])
 
 
 def beside_the_loop(device: str, repeats: int) -> list[dict[str, Any]]:
@@ -126,7 +126,7 @@ def beside_the_loop(device: str, repeats: int) -> list[dict[str, Any]]:
 def crossover(rows: list[dict[str, Any]], name: str) -> str:
     """Where a backbone overtakes the transformer, by interpolation in log length."""
     speed = {(row["backbone"], row["length"]): row["tokens_per_second"] for row in rows}
-    lengths = sorted({row["length"] for row in rows})
+    lengths = sorted(x for x in {row["length"] for row in rows} if {(name, x), ("transformer", x)} <= speed.keys())
     ratio = [math.log(speed[name, length] / speed["transformer", length]) for length in lengths]
     for (a, x), (b, y) in zip(zip(lengths, ratio, strict=True), zip(lengths[1:], ratio[1:], strict=True), strict=False):
         if x < 0 <= y:
@@ -151,7 +151,8 @@ def page(record: dict[str, Any]) -> str:
         "|---|---:|" + "---:|" * len(lengths) + "---|",
     ]
     for name in names:
-        cells = [f"{found[name, x]['tokens_per_second']:,.0f} ({found[name, x]['peak_mb']:,.0f})" for x in lengths]
+        of_name = [found.get((name, x)) for x in lengths]
+        cells = [f"{one['tokens_per_second']:,.0f} ({one['peak_mb']:,.0f})" if one else "–" for one in of_name]
         size = record["sizes"].get(name)
         own = "" if name == "transformer" else crossover(rows, name)
         lines.append(f"| {name} | {f'{size / 1e6:.2f} M' if size else ''} | {' | '.join(cells)} | {own} |")
@@ -218,6 +219,9 @@ def main() -> None:
         for length in args.lengths:
             for name, recipe in recipes.items():
                 found = in_a_process("--one", recipe, str(length), *options)
+                if found is None:
+                    print(f"{name:12} {length:6}  failed", flush=True)
+                    continue
                 runs.setdefault((name, length), []).append(found)
                 speed, peak = found["tokens_per_second"], found["peak_mb"]
                 print(f"{name:12} {length:6}  {speed:10,.0f} tokens/s  {peak:8,.0f} MB", flush=True)
@@ -232,7 +236,7 @@ def main() -> None:
     ]
     record = {
         "date": time.strftime("%Y-%m-%d"),
-        "machine": processor(),
+        "machine": processor(device),
         "threads": args.threads,
         "torch": torch.__version__,
         "command": " ".join(["python", "tests/benchmarks/lengths.py", *sys.argv[1:]]),

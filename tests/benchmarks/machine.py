@@ -12,17 +12,17 @@ from pathlib import Path
 import torch
 
 
-def processor() -> str:
-    """The GPU's name, else the processor's."""
-    if torch.cuda.is_available():
+def processor(device: str = "cpu") -> str:
+    """The GPU's name, or the processor's."""
+    if device == "cuda":
         return torch.cuda.get_device_name()
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
 
 
-def peak_mb() -> float:
-    """Peak memory of this process so far, MB: what tensors took on CUDA, else the resident set."""
-    if torch.cuda.is_available():
+def peak_mb(device: str = "cpu") -> float:
+    """Peak memory of this process so far, MB: what tensors took on CUDA, or the resident set."""
+    if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 

@@ -19,8 +19,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="WHAT",
         help="parameters (without embeddings and head, the default), total (all of them) or flops (per token)",
     )
-    parser.add_argument("--within", type=float, default=0.01, metavar="SHARE", help="tolerance (default 0.01)")
+    parser.add_argument("--within", type=_share, default=0.01, metavar="SHARE", help="tolerance (default 0.01)")
     parser.add_argument("--json", action="store_true", help="print data for another program")
+
+
+def _share(text: str) -> float:
+    """A number in (0, 1)."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"needs a share between 0 and 1, as in 0.01; found {text!r}")
+    return share
 
 
 def run(args: argparse.Namespace) -> int:

@@ -45,7 +45,7 @@ def build(node: Node, supplied: Mapping[str, Any] | None = None) -> Any:
 def _made(value: Any, supplied: Mapping[str, Any], maker: bool) -> Any:
     """What a constructor gets for nodes: built parts, or makers of them."""
     if isinstance(value, dict):
-        return {name: _made(item, supplied, maker) for name, item in value.items()}
+        return {name: _made(item, supplied, maker) for name, item in value.items() if item is not None}
     if isinstance(value, list):
         return [_made(item, supplied, maker) for item in value]
     if maker:

@@ -194,7 +194,11 @@ class _Resolver:
         if setting.many == "map":
             if isinstance(usual, Mapping) and isinstance(value, Mapping) and value is not usual:
                 value = merge(usual, value)  # as one part's settings stand over its usual ones, so do a map's parts
-            return self.entries(setting.part, value, path, depth)
+            found = self.entries(setting.part, value, path, depth)
+            if isinstance(usual, Mapping) and isinstance(found, dict):
+                # a usual entry that was dropped stays, as None: what is written must load as this very recipe
+                found |= {name: None for name in usual if name in value and value[name] is None}
+            return found
         node = self.part(setting.part, value, path, usual, depth + 1)
         return _MISSING if node is None else node
 

@@ -49,13 +49,15 @@ def attention(
     keys = k_BTHd.shape[1]
     small = keys <= SHORT and q_BLHd.shape[0] * q_BLHd.shape[1] * q_BLHd.shape[2] * keys <= SMALL
     banded = 0 < window < keys - 1
+    reach = window * (1 if causal else 2) + 1
     implementation, _ = ATTENTION.pick(
         kernel,
         device=q_BLHd.device.type,
         dtype=q_BLHd.dtype,
         small=small,
         banded=banded,
-        sparse=banded and 4 * window <= keys,
+        sparse=banded and 4 * reach <= keys == q_BLHd.shape[1],
+        wide=q_BLHd.shape[3] >= 16,
         dropout=dropout > 0,
         grad=torch.is_grad_enabled(),
     )
@@ -166,16 +168,20 @@ def _matmul_advisable(device: str, dtype: torch.dtype, small: bool, **where: Any
     return None if small else "its scores would be too large to hold"
 
 
-def _flex_available(device: str, dropout: bool = False, grad: bool = True, **where: Any) -> str | None:
+def _flex_available(
+    device: str, dropout: bool = False, grad: bool = True, wide: bool = True, **where: Any
+) -> str | None:
     if device == "cpu" and grad:
         return "it has no backward pass on a CPU"
+    if device == "cuda" and not wide:
+        return "its heads are 16 wide at least"
     return "it drops no weights" if dropout else None
 
 
 def _flex_advisable(device: str, sparse: bool = False, **where: Any) -> str | None:
     if device != "cuda":
         return "pays on CUDA only"
-    return None if sparse else "pays for windows of a quarter of the keys at most"
+    return None if sparse else "pays for whole sequences that see a quarter of their keys at most"
 
 
 def _xformers_available(device: str, banded: bool = False, **where: Any) -> str | None:
@@ -195,6 +201,6 @@ ATTENTION = Dispatcher(
         Candidate("xformers", xformers, "memory-efficient attention", _xformers_available, extra="cuda"),
         Candidate("reference", reference, "plain PyTorch"),
     ],
-    typical={"small": False, "banded": False, "sparse": False, "dropout": False, "grad": True},
+    typical={"small": False, "banded": False, "sparse": False, "dropout": False, "grad": True, "wide": True},
 )
 """The dispatcher of attention. ``xformers`` stands behind ``sdpa``: it runs only where it is asked for by name."""

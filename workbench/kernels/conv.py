@@ -7,7 +7,6 @@ the ends. ``left`` says how far the taps reach back: W − 1 is causal, W // 2 i
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from workbench.kernels.dispatch import Candidate, Dispatcher
+from workbench.kernels.dispatch import Candidate, Dispatcher, absent
 
 Kernel = Literal["auto", "causal_conv1d", "taps", "conv1d"]
 """Which implementation of the convolution: "auto" lets the dispatcher choose."""
@@ -72,6 +71,8 @@ def conv1d(x_BLC: Tensor, weight_CW: Tensor, bias_C: Tensor | None, left: int) -
 def causal_conv1d(x_BLC: Tensor, weight_CW: Tensor, bias_C: Tensor | None, left: int) -> Tensor:
     """The kernel of the ``causal-conv1d`` package (CUDA only), imported at its first use; channels stay innermost."""
     fn = importlib.import_module("causal_conv1d").causal_conv1d_fn
+    if x_BLC.stride(2) != 1 or x_BLC.stride(0) % 8 or x_BLC.stride(1) % 8:  # a view of wider rows: it reads by eights
+        x_BLC = x_BLC.contiguous()
     out_BLC: Tensor = fn(x_BLC.transpose(1, 2), weight_CW, bias_C).transpose(1, 2)
     return out_BLC
 
@@ -120,12 +121,9 @@ def _shifts(length: int, width: int, left: int) -> Iterator[tuple[int, slice, sl
 
 
 def _package_available(device: str, dtype: torch.dtype, width: int, causal: bool, aligned: bool) -> str | None:
-    if importlib.util.find_spec("causal_conv1d") is None:
-        return "causal-conv1d is not installed"
-    if device != "cuda":
-        return f"it computes on CUDA only, not on {device}"
-    if dtype == torch.float64:
-        return "it has no float64"
+    against = absent("causal-conv1d", "causal_conv1d", device, dtype)
+    if against is not None:
+        return against
     if not causal:
         return "it knows causal taps only"
     if not aligned:

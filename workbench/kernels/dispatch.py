@@ -6,6 +6,9 @@ takes that one or fails with the remedy. What was picked is remembered for the r
 
 from __future__ import annotations
 
+import functools
+import importlib
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +24,27 @@ DISPATCHERS: list[Dispatcher] = []
 
 def usable(**where: Any) -> str | None:
     """An ``available`` for candidates that run everywhere: no reason against."""
+    return None
+
+
+def absent(package: str, module: str, device: str, dtype: torch.dtype) -> str | None:
+    """Why an optional package's CUDA kernels cannot be used: not installed, another device or type, does not import."""
+    if importlib.util.find_spec(package.replace("-", "_")) is None:
+        return f"{package} is not installed"
+    if device != "cuda":
+        return f"it computes on CUDA only, not on {device}"
+    if dtype == torch.float64:
+        return "it has no float64"
+    return _does_not_import(module)
+
+
+@functools.cache
+def _does_not_import(module: str) -> str | None:
+    """An installed package may still lack what it was compiled against; asked once."""
+    try:
+        importlib.import_module(module)
+    except Exception as error:
+        return f"{module} does not import ({type(error).__name__}: {error!s:.120})"
     return None
 
 
@@ -112,11 +136,12 @@ class Dispatcher:
                 raise WorkbenchError(
                     f"{self.operation}: no implementation {asked!r}.{did_you_mean(asked, ['auto', *self.candidates])}"
                 )
-            costed = where.get("device") == "meta"  # nothing is computed there, whatever was asked for
-            reason = self.candidates[asked].available(**where | ({"device": "cuda"} if costed else {}))
+            if where.get("device") == "meta":  # nothing is computed there: a recipe for a GPU is costed anywhere
+                return self._choose("auto", where)
+            reason = self.candidates[asked].available(**where)
             if reason is not None:
                 raise WorkbenchError(self._refusal(self.candidates[asked], reason))
-            return self._choose("auto", where) if costed else (asked, "asked for")
+            return asked, "asked for"
         refused: list[str] = []
         for candidate in self.candidates.values():
             reason = candidate.available(**where) or candidate.advisable(**where)
@@ -127,8 +152,8 @@ class Dispatcher:
         raise WorkbenchError(f"{self.operation}: nothing can run here: {'; '.join(refused)}")
 
     def _refusal(self, candidate: Candidate, reason: str) -> str:
-        remedy = f'Install it (pip install "sedd-workbench[{candidate.extra}]") or' if candidate.extra else "Or"
-        return f"{self.operation}: {candidate.name!r} cannot run here: {reason}. {remedy} ask for 'auto'."
+        brings = f'pip install "sedd-workbench[{candidate.extra}]" brings it; or' if candidate.extra else "Or"
+        return f"{self.operation}: {candidate.name!r} cannot run here: {reason}. {brings} ask for 'auto'."
 
 
 def report() -> list[dict[str, str]]:

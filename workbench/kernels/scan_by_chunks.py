@@ -16,10 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from workbench.kernels.precision import full_precision
+
 STEPS = 16
 """Positions of one chunk: the length of the loops."""
 SEGMENT_BYTES = 2 << 20
-"""Bytes of one B × T × G × N × K buffer of a segment; a handful are held at a time."""
+"""Bytes of one B × T × G × N × K buffer of a segment, but at least a chunk; a handful are held at a time."""
 
 
 @torch.library.custom_op("workbench::scan_by_chunks", mutates_args=())
@@ -48,6 +50,13 @@ def _backward(
     grad_y: Tensor, grad_last: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, before: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, Δ, A, B, C and the first state."""
+    with full_precision(x):
+        return _gradients(grad_y, grad_last, x, dt, A, B, C, before)
+
+
+def _gradients(
+    grad_y: Tensor, grad_last: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, before: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     into_x, into_dt, into_B, into_C = (z.new_empty(z.shape) for z in (x, dt, B, C))
     into_A, carried = torch.zeros_like(A), grad_last
     for piece, state in reversed(list(zip(_segments(x, A), before, strict=True))):

@@ -4,7 +4,8 @@
 
 All implementations take x_BLD and Δ_BLD (positive), A_DN (negative), B_BLGN and C_BLGN (group g serves D / G channels
 that follow one another), and the state before the first position h_BDN (float32) or None; they return y_BLD in x's
-type and the state after the last position, float32. Decays and states are float32 whatever x is.
+type and the state after the last position, float32. Decays and states are float32 whatever x is; the authors' kernel
+rounds Δ to x's type before it forms them.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from workbench.kernels.dispatch import Candidate, Dispatcher
+from workbench.kernels.dispatch import Candidate, Dispatcher, absent
 from workbench.kernels.precision import full_precision
 from workbench.kernels.scan_by_chunks import scan_by_chunks
-from workbench.kernels.ssd import package_available
 
 Kernel = Literal["auto", "mamba_ssm", "chunked", "recurrence"]
 """Which implementation: "auto" lets the dispatcher choose."""
+MODULE = "mamba_ssm.ops.selective_scan_interface"
 
 
 def selective_scan(
@@ -40,9 +41,11 @@ def selective_scan(
         WorkbenchError: the asked kernel cannot run here.
     """
     implementation: Callable[..., tuple[Tensor, Tensor]]
-    implementation, _ = SELECTIVE_SCAN.pick(
-        kernel, device=x_BLD.device.type, dtype=x_BLD.dtype, begun=state_BDN is not None
-    )
+    if x_BLD.numel() == 0:
+        none = x_BLD.new_zeros(x_BLD.shape[0], *A_DN.shape, dtype=A_DN.dtype)
+        return x_BLD, none if state_BDN is None else state_BDN
+    facts = {"begun": state_BDN is not None, "small": A_DN.shape[1] <= 256}
+    implementation, _ = SELECTIVE_SCAN.pick(kernel, device=x_BLD.device.type, dtype=x_BLD.dtype, **facts)
     with full_precision(x_BLD):
         wide = torch.promote_types(x_BLD.dtype, torch.float32)
         return implementation(x_BLD, dt_BLD.to(wide), A_DN.to(wide), B_BLGN, C_BLGN, state_BDN)
@@ -80,12 +83,15 @@ def recurrence(
 def mamba_ssm(
     x_BLD: Tensor, dt_BLD: Tensor, A_DN: Tensor, B_BLGN: Tensor, C_BLGN: Tensor, state_BDN: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """The CUDA kernel of the ``mamba-ssm`` package, imported at its first use; it begins without a state."""
-    fn: Any = importlib.import_module("mamba_ssm.ops.selective_scan_interface").selective_scan_fn
+    """The CUDA kernel of the ``mamba-ssm`` package, imported at its first use.
+
+    It begins without a state, takes Δ in x's type, and gives no gradient to the last state, which is detached.
+    """
+    fn: Any = importlib.import_module(MODULE).selective_scan_fn
     x_BDL, dt_BDL = (z.transpose(1, 2).contiguous() for z in (x_BLD, dt_BLD.to(x_BLD.dtype)))
     B_BGNL, C_BGNL = (z.to(x_BLD.dtype).permute(0, 2, 3, 1).contiguous() for z in (B_BLGN, C_BLGN))
     y_BDL, last_BDN = fn(x_BDL, dt_BDL, A_DN, B_BGNL, C_BGNL, return_last_state=True)
-    return y_BDL.transpose(1, 2), last_BDN.to(dt_BLD.dtype)
+    return y_BDL.transpose(1, 2), last_BDN.detach().to(dt_BLD.dtype)
 
 
 def _to_scan(state_BDN: Tensor, groups: int) -> Tensor:
@@ -93,8 +99,11 @@ def _to_scan(state_BDN: Tensor, groups: int) -> Tensor:
     return state_BDN.unflatten(1, (groups, -1)).transpose(-1, -2).contiguous()
 
 
-def _mamba_ssm_available(device: str, dtype: torch.dtype, begun: bool) -> str | None:
-    return package_available(device, dtype) or ("its kernel cannot begin from a state" if begun else None)
+def _mamba_ssm_available(device: str, dtype: torch.dtype, begun: bool, small: bool) -> str | None:
+    against = absent("mamba-ssm", MODULE, device, dtype)
+    if against is None and begun:
+        against = "its kernel cannot begin from a state"
+    return against or (None if small else "a state has 256 numbers at most")
 
 
 SELECTIVE_SCAN = Dispatcher(
@@ -104,6 +113,6 @@ SELECTIVE_SCAN = Dispatcher(
         Candidate("chunked", chunked, "chunks side by side in PyTorch, on every device"),
         Candidate("recurrence", recurrence, "the formula, position after position"),
     ],
-    typical={"begun": False},
+    typical={"begun": False, "small": True},
 )
 """The dispatcher of the selective scan."""

@@ -10,7 +10,6 @@ and the state after the last position, float32. Decays, their sums and states ar
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from typing import Any, Literal
 
 import torch
@@ -18,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from workbench.kernels.dispatch import Candidate, Dispatcher
+from workbench.kernels.dispatch import Candidate, Dispatcher, absent
 from workbench.kernels.precision import full_precision
 
 Kernel = Literal["auto", "mamba_ssm", "chunked", "recurrence"]
@@ -28,6 +27,7 @@ CHUNK = 64
 """Positions of one chunk: within it work grows with the chunk, between chunks with the number of chunks."""
 KEPT_BYTES = 8 << 20
 """Size of one B × L × H × Q matrix up to which those within chunks (four of them) are kept for the backward pass."""
+MODULE = "mamba_ssm.ops.triton.ssd_combined"
 KERNEL_CHUNK = 256
 """The same for the CUDA kernel, whose authors' default it is."""
 
@@ -46,7 +46,12 @@ def ssd(
     Raises:
         WorkbenchError: the asked kernel cannot run here.
     """
-    implementation, _ = SSD.pick(kernel, device=x_BLHP.device.type, dtype=x_BLHP.dtype)
+    width, n = x_BLHP.shape[3], B_BLGN.shape[3]
+    if x_BLHP.numel() == 0:
+        none = x_BLHP.new_zeros(x_BLHP.shape[0], x_BLHP.shape[2], width, n, dtype=A_H.dtype)
+        return x_BLHP, none if state_BHPN is None else state_BHPN
+    small = max(width, n) <= 256
+    implementation, _ = SSD.pick(kernel, device=x_BLHP.device.type, dtype=x_BLHP.dtype, small=small)
     with full_precision(x_BLHP):
         wide = torch.promote_types(x_BLHP.dtype, torch.float32)
         return implementation(x_BLHP, dt_BLH.to(wide), A_H.to(wide), B_BLGN, C_BLGN, state_BHPN)
@@ -124,7 +129,7 @@ def mamba_ssm(
     x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_BLGN: Tensor, state_BHPN: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The Triton kernels of the ``mamba-ssm`` package (CUDA only), imported at their first use."""
-    fn: Any = importlib.import_module("mamba_ssm.ops.triton.ssd_combined").mamba_chunk_scan_combined
+    fn: Any = importlib.import_module(MODULE).mamba_chunk_scan_combined
     y_BLHP, state = fn(
         x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, KERNEL_CHUNK, initial_states=state_BHPN, return_final_states=True
     )
@@ -136,21 +141,18 @@ def _later(chunk: int, device: torch.device) -> Tensor:
     return torch.ones(chunk, chunk, dtype=torch.bool, device=device).triu(1)
 
 
-def package_available(device: str, dtype: torch.dtype) -> str | None:
-    """Why mamba-ssm cannot be used for this; None if it can."""
-    if importlib.util.find_spec("mamba_ssm") is None:
-        return "mamba-ssm is not installed"
-    if device != "cuda":
-        return f"it computes on CUDA only, not on {device}"
-    return "it has no float64" if dtype == torch.float64 else None
+def _mamba_ssm_available(device: str, dtype: torch.dtype, small: bool) -> str | None:
+    against = absent("mamba-ssm", MODULE, device, dtype)
+    return against or (None if small else "its states and heads have 256 numbers at most")
 
 
 SSD = Dispatcher(
     "state-space dual",
     [
-        Candidate("mamba_ssm", mamba_ssm, "the authors' Triton kernels", package_available, extra="cuda"),
+        Candidate("mamba_ssm", mamba_ssm, "the authors' Triton kernels", _mamba_ssm_available, extra="cuda"),
         Candidate("chunked", chunked, "matrix products by chunks in PyTorch, on every device"),
         Candidate("recurrence", recurrence, "the formula, position after position"),
     ],
+    typical={"small": True},
 )
 """The dispatcher of the state-space dual."""
