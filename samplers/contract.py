@@ -168,7 +168,8 @@ def _is_faithful(rule: Predictor) -> Iterator[str]:
         noised = view.tables(float(view.noise.total(torch.tensor(MIDDLE, dtype=torch.float64))))[0]
         text = (slice(VOCAB),) * LENGTH
         end = (law_of(late, view)[text], view.joint, "at the end")
-        for law, due, when in (end, (law_of(early, view), noised, f"at t = {MIDDLE}")):
+        checks = [end] + [(law_of(early, view), noised, f"at t = {MIDDLE}")] * rule.paced
+        for law, due, when in checks:
             apart = float((law - due).abs().sum()) / 2
             if apart > NEAR:
                 yield f"on {name}: {FINE} steps with the exact score give a law {apart:.3f} off {when} (≤ {NEAR})"

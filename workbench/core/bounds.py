@@ -16,5 +16,7 @@ NonNegative = Annotated[float, Ge(0)]
 """A real number ≥ 0."""
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 """A real number in [0, 1]."""
+Open = Annotated[float, Interval(gt=0, lt=1)]
+"""A real number strictly between 0 and 1."""
 Probability = Annotated[float, Interval(ge=0, lt=1)]
 """A real number in [0, 1): a rate of dropout, of noise, of decay."""
