@@ -50,10 +50,10 @@ def race(state: State, law: Law, rng: Rng, graph: Graph, chunk: int) -> Drawn:
 
 
 def race_weights(p_V: Tensor, leave: float, bits: int = BITS) -> Tensor:
-    """The weights with which a race of ``bits`` bits moves a row, [V] float64: exactly ``leave`` · p, in closed form.
+    """The odds at which a race of ``bits`` bits moves a row to each token against its staying, [V] float64.
 
-    2^-b/(exp(1/A_y) − 1) with A_y = p_y · D · 2^b/(1 − D), D = ``leave`` < 1: the race's smallest exponential is 2^-b.
-    Their sum is the rate at which the row then moves in place of D.
+    2^-b/(exp(1/A_y) − 1) with A_y = p_y · D · 2^b/(1 − D), D = ``leave`` < 1: the smallest exponential is 2^-b. An
+    exact draw has p_y · D/(1 − D), to which this comes for many bits.
     """
     reach_V = p_V.double() * leave * 2.0**bits / (1 - leave)
     return 2.0**-bits / torch.expm1(1 / reach_V)
