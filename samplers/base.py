@@ -135,7 +135,7 @@ class Predictor(Part, ABC, kind="predictor"):
     some texts on purpose (by confidence, say).
     """
 
-    stages: ClassVar[int] = 1
+    stages: int = 1
     blind: ClassVar[bool] = False
     shapes: ClassVar[Literal["clean", "mask", "none"]] = "none"
     graphs: ClassVar[Literal["any", "mask"]] = "any"

@@ -19,6 +19,7 @@ from graphs.base import Graph
 from graphs.noise import Geometric, LogLinear
 from graphs.uniform import Uniform
 from samplers.base import Canvas, Law, Predictor, ScoreView, ShapeContext, Shaper, State, Times
+from samplers.contract_planning import check_lens, check_order
 from samplers.draw import drive
 from samplers.enumeration import law_of
 from samplers.exact import ExactView
@@ -272,6 +273,8 @@ _TIMES = (_descends,)
 
 CHECKS: dict[str, Callable[[Any], list[str]]] = {
     "predictor": check_predictor,
+    "order": check_order,
+    "lens": check_lens,
     "shaper": check_shaper,
     "times": check_times,
 }

@@ -180,6 +180,27 @@ def test_other_misfits(extra: None) -> None:
     assert "takes no shapers" in blunt and "analytic" in blunt.split("fit: ")[1]
 
 
+def test_rules_that_need_a_mask_say_what_would_fit() -> None:
+    for predictor in ("remdm", "first_hitting", "dndm", "trapezoidal", "ordered"):
+        (fault,) = faults("uniform", predictor=predictor)
+        assert f"predictor '{predictor}' needs a graph with a mask" in fault and "absorbing" in fault
+    for lens in ("sigma_hat", "guidance"):
+        (fault,) = faults("uniform", lenses=[lens])
+        assert fault.startswith(f"sampler.lenses[0]: lens '{lens}' needs a graph with a mask")
+    for corrector in ("gibbs", "forward_backward", "informed", "self_correction"):
+        assert faults("uniform", correctors=[corrector]) == []
+    assert faults("absorbing", predictor={"type": "ordered", "order": {"type": "blocks", "order": "p2"}}) == []
+
+
+def test_a_rule_that_must_not_see_its_token_needs_a_hollow_backbone() -> None:
+    from workbench.core.errors import RecipeError
+    from workbench.recipe import load
+
+    with pytest.raises(RecipeError, match="backbone whose sight is 'others'.*dfm, forward_backward, gibbs"):
+        load("recipes/smoke/sedd.yaml", ["sampler.correctors=[informed]"])
+    load("recipes/smoke/uniform.yaml", ["sampler.correctors=[informed]"])
+
+
 def test_the_usual_sampler_is_sedds() -> None:
     node, problems = resolve(Sampler, {"type": "reverse"})
     assert isinstance(node, Node) and not problems

@@ -8,8 +8,12 @@ from annotated_types import Ge, Gt, Interval
 
 Count = Annotated[int, Ge(1)]
 """An integer ≥ 1."""
+AtLeastTwo = Annotated[int, Ge(2)]
+"""An integer ≥ 2."""
 Natural = Annotated[int, Ge(0)]
 """An integer ≥ 0."""
+AtLeastOne = Annotated[float, Ge(1)]
+"""A real number ≥ 1."""
 Positive = Annotated[float, Gt(0)]
 """A real number > 0."""
 NonNegative = Annotated[float, Ge(0)]
