@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from graphs.base import Graph, Noise
-from samplers.base import Look, NextTokenView, ScoreView
+from samplers.base import Look, NextTokenView, ScoreView, Stats
 from workbench.core.errors import WorkbenchError
 
 CPU = torch.device("cpu")
@@ -156,6 +156,11 @@ class IidLook(Look):
     def others(self, rows_R: Tensor) -> Tensor:
         """The same: positions are independent."""
         return self.clean(rows_R)
+
+    def stats(self, rows_R: Tensor, chunk: int) -> Stats:
+        """The same for all rows: one row's, repeated."""
+        one = super().stats(rows_R[:1], chunk)
+        return Stats(*(value.expand(rows_R.numel()) for value in vars(one).values()))
 
     def select(self, parent_B: Tensor) -> IidLook:
         """See the base."""

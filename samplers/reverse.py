@@ -145,21 +145,25 @@ class Reverse(Sampler):
 
     @torch.no_grad()
     def draw(self, view: View, canvas: Canvas, rng: Rng, progress: Callable[[float], None] | None = None) -> Samples:
-        """See the base. The trace holds, per law, the rows ``moved`` and the mass ``clipped``."""
+        """See the base. The trace holds, per law, rows ``moved`` and then ``live``, end ``times``, mass ``clipped``."""
         view = cast("ScoreView", view)
         began, calls, laws = time.perf_counter(), view.calls, len(self.plan(view))
         moved: list[int] = []
+        live: list[int] = []
+        times: list[float] = []
         clipped: list[Any] = []
 
         def heard(state: State, law: Law, rows: int) -> None:
             moved.append(rows)
+            live.append(int(state.live_BL.sum()))
+            times.append(float(state.s_B[0]))
             clipped.append(law.clipped)
             if progress is not None:
                 progress(state.step / laws)
 
         seen = self.through(view, canvas)
         last = drive(self.walk(seen, self.begin(view, canvas, rng)), rng, view, heard, self.draws)
-        trace = {"moved": moved, "clipped": [float(mass) for mass in clipped]}
+        trace = {"moved": moved, "live": live, "times": times, "clipped": [float(mass) for mass in clipped]}
         return Samples(last.x_BL.cpu(), view.calls - calls, time.perf_counter() - began, trace)
 
     @classmethod

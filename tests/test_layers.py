@@ -19,7 +19,7 @@ DATA, TRAIN, METRICS = "workbench.data", "workbench.train", "workbench.metrics"
 ASSEMBLY = tuple(
     f"workbench.{name}" for name in ("recipe", "assemble", "run", "evaluate", "experiment", "drawing", "check")
 )
-ABOVE = tuple(f"workbench.{name}" for name in ("grid", "launch", "report"))
+ABOVE = tuple(f"workbench.{name}" for name in ("grid", "launch", "report", "audit"))
 BELOW_DATA = (CORE, KERNELS, "graphs", "samplers", PROCESSES)
 BELOW_ASSEMBLY = (*BELOW_DATA, "backbones", "backbones.base", DATA, TRAIN, METRICS)
 

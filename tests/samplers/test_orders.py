@@ -114,8 +114,9 @@ def test_blocks_go_left_to_right() -> None:
 
 
 def test_path_planning_takes_back_and_asks_once_a_step() -> None:
-    p0, view = law_and_view("absorbing", 3)
-    keeps, takes = (reverse(Ordered(PathPlanning(eta)), 3).draw(view, Canvas.blank(500, 3), Rng(5)) for eta in (0.0, 4.0))
+    _, view = law_and_view("absorbing", 3)
+    walks = [reverse(Ordered(PathPlanning(eta)), 3) for eta in (0.0, 4.0)]
+    keeps, takes = (walk.draw(view, Canvas.blank(500, 3), Rng(5)) for walk in walks)
     assert keeps.calls == takes.calls == 3
     assert sum(takes.trace["moved"]) >= sum(keeps.trace["moved"]) > 0
     assert not torch.equal(keeps.tokens_BL, takes.tokens_BL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -105,12 +106,12 @@ def test_penalties_in_both_samplers() -> None:
         joint = joint.unsqueeze(-1) * p_V
     view = ExactNextToken(joint)
     tokens_BL = LeftToRight((NoRepeatNgram(2),)).draw(view, Canvas.blank(200, 5), Rng(1)).tokens_BL
-    assert all(len(set(zip(row, row[1:], strict=False))) == 4 for row in tokens_BL.tolist())
+    assert all(len(set(itertools.pairwise(row))) == 4 for row in tokens_BL.tolist())
     from samplers.predictors.first_hitting import FirstHitting
 
     any_order = IidView(Absorbing(8), LogLinear(), p_V, length=20)
     walk = Reverse(FirstHitting(), Uniform(), 1, shapers=(NoRepeatNgram(2),))
-    twice = [20 - 1 - len(set(zip(row, row[1:], strict=False))) for row in
+    twice = [20 - 1 - len(set(itertools.pairwise(row))) for row in
              walk.draw(any_order, Canvas.blank(40, 20), Rng(1)).tokens_BL.tolist()]  # fmt: skip
     assert sum(twice) <= 4  # a token between two others may make the same bigram on both sides, or have no choice left
     entropies = []

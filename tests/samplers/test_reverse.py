@@ -196,7 +196,7 @@ def test_a_rule_that_must_not_see_its_token_needs_a_hollow_backbone() -> None:
     from workbench.core.errors import RecipeError
     from workbench.recipe import load
 
-    with pytest.raises(RecipeError, match="backbone whose sight is 'others'.*dfm, forward_backward, gibbs"):
+    with pytest.raises(RecipeError, match=r"backbone whose sight is 'others'.*dfm, forward_backward, gibbs"):
         load("recipes/smoke/sedd.yaml", ["sampler.correctors=[informed]"])
     load("recipes/smoke/uniform.yaml", ["sampler.correctors=[informed]"])
 

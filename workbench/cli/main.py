@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("workbench.cli.train", "train a recipe, or resume a run"),
     "sample": ("workbench.cli.sample", "draw text from a run: freely, after a prefix, or around fixed words"),
     "eval": ("workbench.cli.eval", "evaluate a run"),
+    "audit": ("workbench.cli.audit", "what a sampler gets wrong on texts whose law is known"),
     "report": ("workbench.cli.report", "one table and one page for several runs"),
     "quickstart": ("workbench.cli.quickstart", "train a small SEDD and a GPT-2 on real prose and compare them"),
 }
