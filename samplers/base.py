@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from torch import Tensor
 
-from graphs.base import Graph, Noise
+from graphs.base import Noise
+from samplers.state import Canvas, Choice, Law, Samples, State
+from samplers.views import Look, NextTokenView, ScoreView, Stats, View, rows_map
 from workbench.core.errors import Problem
 from workbench.core.part import Part
 from workbench.core.rng import Rng
@@ -24,183 +25,12 @@ from workbench.core.rng import Rng
 if TYPE_CHECKING:
     from workbench.core.spec import Node
 
+__all__ = [
+    "Canvas", "Choice", "Conditions", "Law", "Lens", "Look", "NextTokenView", "Order", "OrderContext", "Predictor",
+    "Sampler", "Samples", "ScoreView", "Shape", "ShapeContext", "Shaper", "State", "Stats", "Times", "View", "rows_map",
+]  # fmt: skip
+
 Conditions = Literal["prefix", "anywhere"]
-
-
-# --- what the network shows -------------------------------------------------------------------------------------
-
-
-class View(ABC):
-    """A trained network seen through its process. ``calls`` counts network calls made through it."""
-
-    device: torch.device
-    vocab: int
-    length: int
-    calls: int = 0
-
-
-class Look(ABC):
-    """What a score network says of one (x, σ). Lazy: the network runs once, when rows are first asked for.
-
-    Rows are flat positions b·L + l (int64, on the view's device). Methods that make [R, S] or [R, V] tensors
-    make fresh ones, which the caller may overwrite; callers go through ``rows_map``, by chunks. ``x_BL``
-    int64 is on the view's device, ``sigma_B`` float64.
-    """
-
-    x_BL: Tensor
-    sigma_B: Tensor
-
-    @abstractmethod
-    def log_score(self, rows_R: Tensor) -> Tensor:
-        """log of p_σ(y, rest)/p_σ(x, rest), [R, S] float32 (float64 from exact views); own entry 0."""
-
-    @abstractmethod
-    def clean(self, rows_R: Tensor) -> Tensor:
-        """log law of the clean token given the *other* positions, [R, V], normalised."""
-
-    def log_total(self, rows_R: Tensor, vocab: int) -> Tensor:
-        """log Σ over tokens y < ``vocab`` of the score, [R] float64: all that a pace needs on a blind graph.
-
-        Takes all rows that fit in one chunk; override where a fused pass makes no [R, S].
-        """
-        return torch.logsumexp(self.log_score(rows_R)[:, :vocab], -1).double()
-
-    @abstractmethod
-    def select(self, parent_B: Tensor) -> Look:
-        """The look of a batch whose row b descends from row ``parent_B[b]`` of this one."""
-
-
-class ScoreView(View):
-    """A denoiser as a score, for the reverse samplers. ``chunk``: rows of the vocabulary axis at a time."""
-
-    graph: Graph
-    noise: Noise
-    chunk: int
-
-    def sigma(self, t_B: Tensor) -> Tensor:
-        """σ at times ``t_B`` (float64, host). Time 0 is clean text: σ = 0 wherever the schedule starts."""
-        return torch.where(t_B == 0, torch.zeros_like(t_B), self.noise.total(t_B))
-
-    @abstractmethod
-    def look(self, x_BL: Tensor, sigma_B: Tensor, told_B: Tensor | None = None) -> Look:
-        """What the network says at ``x_BL`` (int64, device) and ``sigma_B`` (float64, host).
-
-        ``told_B``: the σ the network hears, where it differs from the law's.
-        """
-
-
-class NextTokenView(View):
-    """A left-to-right model as a law of the next token."""
-
-    @abstractmethod
-    def start(self, batch: int) -> Any:
-        """A fresh cache, before the first token (the process supplies what stands before it)."""
-
-    @abstractmethod
-    def next(self, x_Bn: Tensor, cache: Any) -> tuple[Tensor, Any]:
-        """Append ``x_Bn`` (n ≥ 0 tokens): (log law of the token after them, [B, V]; the longer cache)."""
-
-
-def rows_map(fn: Callable[[Tensor], Tensor], rows_R: Tensor, chunk: int) -> Tensor:
-    """``fn(rows)`` by chunks of at most ``chunk`` rows, concatenated: the only way to the vocabulary axis.
-
-    ``fn`` maps a piece of ``rows_R`` to a tensor whose first axis is that piece and which has no vocabulary
-    axis unless the caller means to hold it.
-    """
-    if rows_R.numel() <= chunk:
-        return fn(rows_R)
-    return torch.cat([fn(piece) for piece in rows_R.split(chunk)])
-
-
-# --- state and law ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class State:
-    """All that a resumable sampler needs between two laws.
-
-    ``x_BL`` int64 on the device; ``free_BL`` bool on the host (False: fixed by the canvas); ``live_BL`` bool
-    on the host: free and may be moved by a reverse step (kept without asking the device); ``t_B``, ``s_B``
-    the times of the step under way, float64 on the host; ``seq_B`` the sequences' numbers, which key their
-    randomness; ``step`` the number of laws drawn so far; ``looks`` those of the earlier stages of a step
-    under way (empty between steps); ``memory`` what predictors keep: tensors whose first axis is the batch.
-    """
-
-    x_BL: Tensor
-    free_BL: Tensor
-    live_BL: Tensor
-    seq_B: Tensor
-    t_B: Tensor
-    s_B: Tensor
-    step: int = 0
-    looks: tuple[Look, ...] = ()
-    memory: Mapping[str, Tensor] = field(default_factory=dict)
-
-    def select(self, parent_B: Tensor) -> State:
-        """The state of a batch whose row b descends from row ``parent_B[b]`` (int64, host): for drivers that
-        change the batch, as an enumeration does."""
-
-        def pick(value: Tensor) -> Tensor:
-            return value[parent_B.to(value.device)]
-
-        kept: dict[str, Any] = {name: pick(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        looks = tuple(look.select(parent_B) for look in self.looks)
-        return replace(self, **kept, looks=looks, memory={name: pick(value) for name, value in self.memory.items()})
-
-
-@dataclass(frozen=True)
-class Law:
-    """A factorised law of one step: each row leaves with its probability and lands by its own law.
-
-    ``rows_R``: flat positions that may move, int64 on the host. ``leave_R``: float64, P(row leaves its
-    state), the *sum* of the off-diagonal mass, never 1 − stay. ``target(subset)``: for indices into
-    ``rows_R`` (int64, host; at most a chunk of them), log law of the landing state given that the row leaves,
-    [r, n] with n ≤ S (states from n on have no mass), −inf at the row's own state; a constant may be missing
-    from it, the draw divides by the total. ``to_R``: known destinations, int64 on the host; −1 where the
-    target is to be asked. ``blind``: no network was asked for ``leave_R``. ``lands_live``: rows that land by
-    the target stay live (graphs without a mask). ``clipped``: mass that had to be clamped into [0, 1], summed
-    over rows (a diagnostic). ``memory``: what the predictor wants kept in the next state.
-    """
-
-    rows_R: Tensor
-    leave_R: Tensor
-    target: Callable[[Tensor], Tensor]
-    to_R: Tensor | None = None
-    blind: bool = False
-    lands_live: bool = False
-    clipped: float | Tensor = 0.0
-    memory: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Canvas:
-    """What to write on, on the host: ``x_BL`` int64, ``fixed_BL`` bool (given, never changes), ``seq_B`` int64."""
-
-    x_BL: Tensor
-    fixed_BL: Tensor
-    seq_B: Tensor
-
-    @classmethod
-    def blank(cls, batch: int, length: int, first: int = 0) -> Canvas:
-        """An empty canvas of ``batch`` sequences numbered from ``first``."""
-        return cls(
-            torch.zeros(batch, length, dtype=torch.long),
-            torch.zeros(batch, length, dtype=torch.bool),
-            torch.arange(first, first + batch),
-        )
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Drawn tokens [B, L] (int64, host), network calls, wall-clock seconds, named traces (a list each)."""
-
-    tokens_BL: Tensor
-    calls: int
-    seconds: float
-    trace: Mapping[str, Any] = field(default_factory=dict)
-
-
-# --- parts ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -228,6 +58,64 @@ class Shaper(Part, ABC, kind="shaper"):
 Shape = Callable[[Tensor, ShapeContext], Tensor]
 
 
+@dataclass(frozen=True)
+class OrderContext:
+    """What an order may look at: the state, the rows it ranks, how many rows the pace asks for.
+
+    ``rows_R`` int64 on the host; ``due_B`` int64: by how many settled positions each sequence should grow in this
+    step; ``drawn_R`` float64: log of the probability with which the present token of each row was drawn, and
+    ``was_masked_R`` whether that was in this step (both for orders that need ``drawn``).
+    """
+
+    state: State
+    rows_R: Tensor
+    due_B: Tensor
+    drawn_R: Tensor | None = None
+    was_masked_R: Tensor | None = None
+
+
+class Order(Part, ABC, kind="order"):
+    """Which masked positions are written next: numbers, no draws (the draw takes the highest, by Gumbel-top-k).
+
+    ``needs``: of what it is told, subset of {"entropy", "top1", "top2", "drawn"}; with "drawn" the tokens are drawn
+    first and the order says which of them stay. ``remasks``: with "drawn", whether tokens of earlier steps may be
+    taken back too. ``clocked``: writes only when the grid's pace asks for it. ``tau``: temperature of the choice.
+    ``faithful``: as in `Predictor`.
+    """
+
+    needs: frozenset[str] = frozenset()
+    remasks: bool = False
+    clocked: bool = True
+    faithful: bool = False
+    tau: float = 0.0
+
+    @abstractmethod
+    def score(self, stats: Stats | None, context: OrderContext) -> Tensor:
+        """A number a row, float64 [R]: higher ones are written first. ``stats``: of the clean law before shapers, which
+        would favour what they cut."""
+
+    def count(self, score_BL: Tensor, context: OrderContext) -> Tensor:
+        """How many positions to write now, int64 [B]; ``score_BL`` is −inf where there is no row."""
+        return context.due_B
+
+    def steps(self, steps: int, length: int) -> int:
+        """How many laws a walk needs, given the sampler's ``steps``."""
+        return steps
+
+
+class Lens(Part, ABC, kind="lens"):
+    """Another way to look through the same network: a view made of a view, for one canvas.
+
+    ``graphs``: "mask" where it needs a masked graph.
+    """
+
+    graphs: ClassVar[Literal["any", "mask"]] = "any"
+
+    @abstractmethod
+    def __call__(self, view: ScoreView, canvas: Canvas) -> ScoreView:
+        """The view to sample through; its calls are counted by ``view``."""
+
+
 class Times(Part, ABC, kind="times"):
     """A grid of times for the reverse walk."""
 
@@ -247,12 +135,23 @@ class Predictor(Part, ABC, kind="predictor"):
     some texts on purpose (by confidence, say).
     """
 
-    stages: ClassVar[int] = 1
+    stages: int = 1
     blind: ClassVar[bool] = False
     shapes: ClassVar[Literal["clean", "mask", "none"]] = "none"
     graphs: ClassVar[Literal["any", "mask"]] = "any"
     corrects: ClassVar[bool] = False
-    faithful: ClassVar[bool] = True
+    faithful: bool = True
+    paced: bool = True
+    sight: ClassVar[Literal["all", "others"]] = "all"
+    begins: ClassVar[tuple[str, ...]] = ()
+
+    def steps(self, steps: int, length: int) -> int:
+        """How many steps a walk over ``length`` positions takes, given the sampler's ``steps``."""
+        return steps
+
+    def sigma(self, stage: int, state: State, view: ScoreView) -> Tensor:
+        """σ [B] at which the network is asked for this stage: that of ``time``."""
+        return view.sigma(self.time(stage, state.t_B, state.s_B))
 
     def time(self, stage: int, t_B: Tensor, s_B: Tensor) -> Tensor:
         """The time at which the network is asked for this stage."""

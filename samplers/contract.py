@@ -19,6 +19,7 @@ from graphs.base import Graph
 from graphs.noise import Geometric, LogLinear
 from graphs.uniform import Uniform
 from samplers.base import Canvas, Law, Predictor, ScoreView, ShapeContext, Shaper, State, Times
+from samplers.contract_planning import check_lens, check_order
 from samplers.draw import drive
 from samplers.enumeration import law_of
 from samplers.exact import ExactView
@@ -168,7 +169,8 @@ def _is_faithful(rule: Predictor) -> Iterator[str]:
         noised = view.tables(float(view.noise.total(torch.tensor(MIDDLE, dtype=torch.float64))))[0]
         text = (slice(VOCAB),) * LENGTH
         end = (law_of(late, view)[text], view.joint, "at the end")
-        for law, due, when in (end, (law_of(early, view), noised, f"at t = {MIDDLE}")):
+        checks = [end] + [(law_of(early, view), noised, f"at t = {MIDDLE}")] * rule.paced
+        for law, due, when in checks:
             apart = float((law - due).abs().sum()) / 2
             if apart > NEAR:
                 yield f"on {name}: {FINE} steps with the exact score give a law {apart:.3f} off {when} (≤ {NEAR})"
@@ -271,6 +273,8 @@ _TIMES = (_descends,)
 
 CHECKS: dict[str, Callable[[Any], list[str]]] = {
     "predictor": check_predictor,
+    "order": check_order,
+    "lens": check_lens,
     "shaper": check_shaper,
     "times": check_times,
 }

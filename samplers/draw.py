@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from graphs.base import Graph
-from samplers.base import Law, ScoreView, State
+from samplers.base import Choice, Law, ScoreView, State
 from workbench.core.errors import WorkbenchError
 from workbench.core.rng import Rng
 
@@ -77,36 +77,103 @@ def draw(state: State, law: Law, rng: Rng, graph: Graph, chunk: int) -> Drawn:
     Raises:
         WorkbenchError: the probability of leaving is not a number.
     """
-    rows_R, after = law.rows_R, replace(state, step=state.step + 1, memory={**state.memory, **law.memory})
+    rows_R = law.rows_R
     if rows_R.numel() == 0:
+        return settle(state, law, graph, rows_R, rows_R)
+    moved_M = movers(state, law, rng, chunk)
+    if moved_M.numel() == 0:
+        return settle(state, law, graph, moved_M, moved_M)
+    known_M = torch.full_like(moved_M, -1) if law.to_R is None else law.to_R[moved_M]
+    asked_A = moved_M[known_M < 0]
+    to_M, log_p_M, sound = known_M.to(state.x_BL.device, non_blocking=True), None, None
+    if asked_A.numel() > 0:
+        u_A = _numbers(rng, "land", state, rows_R[asked_A]).to(state.x_BL.device, non_blocking=True)
+        pieces = [
+            _landed(law, piece, u) for piece, u in zip(asked_A.split(chunk), u_A.split(chunk), strict=True)
+        ]
+        at_A = torch.nonzero(known_M < 0).squeeze(-1).to(to_M.device, non_blocking=True)
+        to_M[at_A] = torch.cat([y for y, _, _ in pieces])
+        sound = torch.cat([ok for _, ok, _ in pieces]).all()
+        if law.notes:
+            log_p_M = torch.zeros(len(to_M), dtype=torch.float64, device=to_M.device)
+            log_p_M[at_A] = torch.cat([log_p for _, _, log_p in pieces])
+    return replace(settle(state, law, graph, moved_M, to_M, log_p_M), sound=sound)
+
+
+def movers(state: State, law: Law, rng: Rng, chunk: int) -> Tensor:
+    """Which rows leave: indices into ``law.rows_R``, int64 on the host.
+
+    Raises:
+        WorkbenchError: the probability of leaving is not a number.
+    """
+    rows_R, leave_R = law.rows_R, law.leave_R.to("cpu", torch.float64)
+    _require_numbers(leave_R, state)
+    u_R = _numbers(rng, "leave", state, rows_R)
+    leaves_R = (u_R < leave_R) & state.free_BL.reshape(-1)[rows_R]
+    if law.choice is not None:
+        leaves_R &= _chosen(_numbers(rng, "choose", state, rows_R), law.choice, rows_R, state.free_BL.shape)
+    moved_M = torch.nonzero(leaves_R).squeeze(-1)
+    if law.exact is not None and moved_M.numel():
+        exact_M = torch.cat([law.exact(piece) for piece in moved_M.split(chunk)]).to("cpu", torch.float64)
+        _require_numbers(exact_M, state)
+        moved_M = moved_M[u_R[moved_M] < exact_M]
+    return moved_M
+
+
+def settle(
+    state: State, law: Law, graph: Graph, moved_M: Tensor, to_M: Tensor, log_p_M: Tensor | None = None
+) -> Drawn:
+    """The state after rows ``moved_M`` (indices into the law's, host) have gone to ``to_M`` (device)."""
+    memory = {**state.memory, **law.memory}
+    after = replace(state, step=state.step + 1, memory=memory)
+    if law.notes:
+        noted_BL = memory.get(law.notes, torch.zeros(state.x_BL.shape, dtype=torch.float64, device=state.x_BL.device))
+        noted_BL = noted_BL.clone()
+        if moved_M.numel():
+            noted_BL.view(-1)[law.rows_R[moved_M].to(noted_BL.device)] = 0.0 if log_p_M is None else log_p_M
+        after = replace(after, memory={**memory, law.notes: noted_BL})
+    if moved_M.numel() == 0:
         return Drawn(after, 0)
-    leave_R = law.leave_R.to("cpu", torch.float64)
+    rows_M, device = law.rows_R[moved_M], state.x_BL.device
+    known_M = torch.full_like(moved_M, -1) if law.to_R is None else law.to_R[moved_M]
+    live_BL, x_BL = state.live_BL.clone(), state.x_BL.clone()
+    live_BL.view(-1)[rows_M] = torch.where(known_M >= 0, graph.live(known_M), law.lands_live)
+    x_BL.view(-1)[rows_M.to(device, non_blocking=True)] = to_M
+    return Drawn(replace(after, x_BL=x_BL, live_BL=live_BL), int(moved_M.numel()))
+
+
+def _landed(law: Law, piece: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """States drawn for a piece of rows, which had a law, log p of each drawn state (only where the law notes it)."""
+    log_p_RN = law.target(piece)
+    y_R, ok_R = land(log_p_RN, u)
+    if not law.notes:
+        return y_R, ok_R, u
+    own_R = log_p_RN.gather(-1, y_R.unsqueeze(-1)).squeeze(-1).double()
+    return y_R, ok_R, own_R - log_p_RN.logsumexp(-1).double()
+
+
+def _chosen(u_R: Tensor, choice: Choice, rows_R: Tensor, shape: torch.Size) -> Tensor:
+    """Which rows are among the first ``count_B`` of their sequence by score/τ + Gumbel noise, bool [R]."""
+    score_R = choice.score_R.to("cpu", torch.float64)
+    gumbel_R = -(-(u_R + 2.0**-54).log()).log()
+    noise_BL = torch.full(shape, -torch.inf, dtype=torch.float64)
+    score_BL = torch.full(shape, -torch.inf, dtype=torch.float64)
+    noise_BL.view(-1)[rows_R] = gumbel_R
+    score_BL.view(-1)[rows_R] = score_R if choice.tau == 0 else score_R / choice.tau + gumbel_R
+    # the first sort breaks the second's ties: by lot where τ = 0
+    by_lot_BL = noise_BL.argsort(-1, descending=True)
+    order_BL = by_lot_BL.gather(-1, score_BL.gather(-1, by_lot_BL).argsort(dim=-1, descending=True, stable=True))
+    rank_BL = torch.empty_like(order_BL).scatter_(-1, order_BL, torch.arange(shape[1]).expand(shape))
+    chosen_BL = (rank_BL < choice.count_B.unsqueeze(-1)) & ~score_BL.isneginf()
+    return chosen_BL.reshape(-1)[rows_R]
+
+
+def _require_numbers(leave_R: Tensor, state: State) -> None:
     if bool(torch.isnan(leave_R).any()):
         raise WorkbenchError(
             f"the network's scores are not numbers at sampling step {state.step} (t = {float(state.t_B[0]):.4g}): "
             "look at the training log for a diverged loss, or sample from an earlier checkpoint"
         )
-    leaves_R = _numbers(rng, "leave", state, rows_R) < leave_R
-    moved_M = torch.nonzero(leaves_R & state.free_BL.reshape(-1)[rows_R]).squeeze(-1)
-    if moved_M.numel() == 0:
-        return Drawn(after, 0)
-    known_M = torch.full_like(moved_M, -1) if law.to_R is None else law.to_R[moved_M]
-    asked_A = moved_M[known_M < 0]
-    device = state.x_BL.device
-    live_BL, x_BL = state.live_BL.clone(), state.x_BL.clone()
-    sound = None
-    if asked_A.numel() < moved_M.numel():
-        rows_K, to_K = rows_R[moved_M[known_M >= 0]], known_M[known_M >= 0]
-        live_BL.view(-1)[rows_K] = graph.live(to_K)
-        x_BL.view(-1)[rows_K.to(device, non_blocking=True)] = to_K.to(device, non_blocking=True)
-    if asked_A.numel() > 0:
-        rows_A = rows_R[asked_A]
-        u_A = _numbers(rng, "land", state, rows_A).to(device, non_blocking=True)
-        pieces = [land(law.target(piece), u) for piece, u in zip(asked_A.split(chunk), u_A.split(chunk), strict=True)]
-        sound = torch.cat([ok for _, ok in pieces]).all()
-        live_BL.view(-1)[rows_A] = law.lands_live
-        x_BL.view(-1)[rows_A.to(device, non_blocking=True)] = torch.cat([y for y, _ in pieces])
-    return Drawn(replace(after, x_BL=x_BL, live_BL=live_BL), int(moved_M.numel()), sound)
 
 
 def _numbers(rng: Rng, stream: str, state: State, rows_R: Tensor) -> Tensor:
@@ -117,7 +184,17 @@ def _numbers(rng: Rng, stream: str, state: State, rows_R: Tensor) -> Tensor:
     return u_IL[of_R, rows_R % length]
 
 
-def drive(walk: Walk, rng: Rng, view: ScoreView, heard: Callable[[State, Law, int], None] | None = None) -> State:
+Draw = Callable[[State, Law, Rng, Graph, int], Drawn]
+"""A way to draw the next state from a law: `draw`, or `samplers.race`'s."""
+
+
+def drive(
+    walk: Walk,
+    rng: Rng,
+    view: ScoreView,
+    heard: Callable[[State, Law, int], None] | None = None,
+    draw: Draw = draw,
+) -> State:
     """Walk to the end, drawing each law. ``heard(next state, law, rows moved)`` is called after each.
 
     Raises:

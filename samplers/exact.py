@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from graphs.base import Graph, Noise
-from samplers.base import Look, NextTokenView, ScoreView
+from samplers.base import Look, NextTokenView, ScoreView, Stats
 from workbench.core.errors import WorkbenchError
 
 CPU = torch.device("cpu")
@@ -89,6 +89,10 @@ class ExactLook(Look):
             out_RV[pick_P] = (p_PV / p_PV.sum(-1, keepdim=True)).log()
         return out_RV
 
+    def others(self, rows_R: Tensor) -> Tensor:
+        """The same: an exact law knows of the others alone."""
+        return self.clean(rows_R)
+
     def select(self, parent_B: Tensor) -> ExactLook:
         """See the base."""
         return ExactLook(self.view, self.x_BL[parent_B], self.sigma_B[parent_B], self.asked)
@@ -148,6 +152,15 @@ class IidLook(Look):
         """See the base; float64."""
         self._noised()
         return self.view.log_p_V.repeat(rows_R.numel(), 1)
+
+    def others(self, rows_R: Tensor) -> Tensor:
+        """The same: positions are independent."""
+        return self.clean(rows_R)
+
+    def stats(self, rows_R: Tensor, chunk: int) -> Stats:
+        """The same for all rows: one row's, repeated."""
+        one = super().stats(rows_R[:1], chunk)
+        return Stats(*(value.expand(rows_R.numel()) for value in vars(one).values()))
 
     def select(self, parent_B: Tensor) -> IidLook:
         """See the base."""

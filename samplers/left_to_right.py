@@ -79,7 +79,8 @@ class LeftToRight(Sampler):
             log_p_GV, cache = view.next(new_Gn, cache)
             if self.shape is not None:
                 settled_GL = (torch.arange(length) < position).expand(group, -1)
-                log_p_GV = self.shape(log_p_GV, ShapeContext(x_GL, first_G + position, settled_GL))
+                left_G = torch.full((group,), 1 - position / length, dtype=torch.float64)
+                log_p_GV = self.shape(log_p_GV, ShapeContext(x_GL, first_G + position, settled_GL, left_G))
             token_G, ok_G = land(log_p_GV, u_GL[:, position])
             sound = sound & ok_G.all()
             x_GL[:, position] = token_G

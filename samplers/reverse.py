@@ -11,15 +11,15 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 
-from graphs.base import Graph
 from samplers.base import (
     Canvas,
     Conditions,
     Law,
+    Lens,
     Predictor,
     Sampler,
     Samples,
@@ -30,8 +30,10 @@ from samplers.base import (
     Times,
     View,
 )
-from samplers.draw import Walk, drive
+from samplers.draw import Walk, draw, drive
+from samplers.fit import misfits_of
 from samplers.predictors.normalised import Normalised
+from samplers.race import race
 from samplers.shapers import chain
 from workbench.core.bounds import Count
 from workbench.core.errors import Problem, WorkbenchError
@@ -66,8 +68,7 @@ def walk(view: ScoreView, state: State, plan: Sequence[Turn], shape: Shape | Non
     """The loop, from law number ``state.step`` of ``plan`` on: yields (state, law), is sent the next state."""
     for turn in plan[state.step :]:
         here = replace(state, t_B=torch.full_like(state.t_B, turn.t), s_B=torch.full_like(state.s_B, turn.s))
-        asked_B = turn.rule.time(turn.stage, here.t_B, here.s_B)
-        looks = (*state.looks, view.look(state.x_BL, view.sigma(asked_B)))
+        looks = (*state.looks, view.look(state.x_BL, turn.rule.sigma(turn.stage, here, view)))
         law = turn.rule.law(turn.stage, looks, here, view, shape)
         last = turn.stage + 1 == turn.rule.stages
         state = yield replace(here, looks=() if last else looks), law
@@ -88,6 +89,8 @@ class Reverse(Sampler):
         shapers: changes of the law of the clean token, applied in order
         correctors: rules applied at the end of each step, in order
         cleanup: SEDD's last step, from the last time to clean text, by the ``normalised`` law
+        lenses: other ways to look through the network (guidance, what σ it hears), the first one innermost
+        precision: float64 draws exactly in two stages; float32_race as published code does, with its bias (`race`)
     """
 
     needs: ClassVar[type[View]] = ScoreView
@@ -102,16 +105,20 @@ class Reverse(Sampler):
         shapers: Sequence[Shaper] = (),
         correctors: Sequence[Predictor] = (),
         cleanup: bool = True,
+        lenses: Sequence[Lens] = (),
+        precision: Literal["float64", "float32_race"] = "float64",
     ) -> None:
         """Keep the parts."""
         self.predictor, self.times, self.steps = predictor, times, steps
         self.shape = chain(shapers)
         self.correctors = correctors
         self.cleanup = Normalised() if cleanup else None
+        self.lenses = lenses
+        self.draws = race if precision == "float32_race" else draw
 
     def plan(self, view: ScoreView) -> list[Turn]:
         """The laws of this sampler on a view's noise schedule."""
-        grid = self.times.grid(self.steps, view.noise).tolist()
+        grid = self.times.grid(self.predictor.steps(self.steps, view.length), view.noise).tolist()
         return turns(self.predictor, grid, self.correctors, self.cleanup)
 
     def begin(self, view: ScoreView, canvas: Canvas, rng: Rng) -> State:
@@ -121,7 +128,16 @@ class Reverse(Sampler):
             WorkbenchError: the canvas is longer than the view's length or fixes something that is no token.
         """
         u_BL = torch.from_numpy(rng.uniform("prior", 0, canvas.seq_B.numpy(), canvas.x_BL.shape[1]))
-        return start(view, canvas, view.graph.prior(u_BL))
+        state = start(view, canvas, view.graph.prior(u_BL))
+        names = [name for rule in (self.predictor, *self.correctors) for name in rule.begins]
+        drawn = {name: torch.from_numpy(rng.uniform(name, 0, canvas.seq_B.numpy(), u_BL.shape[1])) for name in names}
+        return replace(state, memory=drawn)
+
+    def through(self, view: ScoreView, canvas: Canvas) -> ScoreView:
+        """The view through this sampler's lenses, for a canvas."""
+        for lens in self.lenses:
+            view = lens(view, canvas)
+        return view
 
     def walk(self, view: ScoreView, state: State) -> Walk:
         """The loop from ``state`` to the end."""
@@ -129,61 +145,32 @@ class Reverse(Sampler):
 
     @torch.no_grad()
     def draw(self, view: View, canvas: Canvas, rng: Rng, progress: Callable[[float], None] | None = None) -> Samples:
-        """See the base. The trace holds, per law, the rows ``moved`` and the mass ``clipped``."""
+        """See the base. The trace holds, per law, rows ``moved`` and then ``live``, end ``times``, mass ``clipped``."""
         view = cast("ScoreView", view)
         began, calls, laws = time.perf_counter(), view.calls, len(self.plan(view))
         moved: list[int] = []
+        live: list[int] = []
+        times: list[float] = []
         clipped: list[Any] = []
 
         def heard(state: State, law: Law, rows: int) -> None:
             moved.append(rows)
+            live.append(int(state.live_BL.sum()))
+            times.append(float(state.s_B[0]))
             clipped.append(law.clipped)
             if progress is not None:
                 progress(state.step / laws)
 
-        last = drive(self.walk(view, self.begin(view, canvas, rng)), rng, view, heard)
-        trace = {"moved": moved, "clipped": [float(mass) for mass in clipped]}
+        seen = self.through(view, canvas)
+        last = drive(self.walk(seen, self.begin(view, canvas, rng)), rng, view, heard, self.draws)
+        trace = {"moved": moved, "live": live, "times": times, "clipped": [float(mass) for mass in clipped]}
         return Samples(last.x_BL.cpu(), view.calls - calls, time.perf_counter() - began, trace)
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
-        """Predictors, correctors and shapers that do not fit the recipe's graph or one another."""
+        """What does not fit the recipe's graph, its backbone or one another."""
         yield from super().misfits(node, root)
-        found = root.find("process.graph")
-        if found is None:
-            return
-        graph = cast("type[Graph]", found.part)
-        chosen, correctors = node.settings["predictor"], node.settings["correctors"]
-        graphs: list[Any] = list(Graph.registered.values())
-        predictors: list[Any] = list(Predictor.registered.values())
-        for child in [chosen, *correctors]:
-            if child.part.graphs == "mask" and not graph.mask:
-                yield Problem(
-                    child.path,
-                    f"predictor {child.part.type_name!r} needs a graph with a mask; graph {graph.type_name!r} has "
-                    f"none. {_these('Graphs', [one for one in graphs if one.mask])}",
-                )
-        for child in correctors:
-            if not child.part.corrects:
-                yield Problem(
-                    child.path,
-                    f"predictor {child.part.type_name!r} does nothing at t = s and cannot be a corrector. "
-                    f"{_these('Correctors', [one for one in predictors if one.corrects])}",
-                )
-        if node.settings["shapers"] and not _takes_shapers(chosen.part, graph):
-            why = "takes no shapers"
-            if chosen.part.shapes == "mask":
-                why = f"takes shapers on masked graphs only; on {graph.type_name!r} it never sees the clean law"
-            yield Problem(
-                f"{node.path}.shapers".lstrip("."),
-                f"predictor {chosen.part.type_name!r} {why}. "
-                f"{_these('Predictors', [one for one in predictors if _takes_shapers(one, graph)])}",
-            )
-
-
-def _takes_shapers(predictor: type[Predictor], graph: type[Graph]) -> bool:
-    """Whether the predictor reaches the law of the clean token on this graph."""
-    return predictor.shapes == "clean" or (predictor.shapes == "mask" and graph.mask)
+        yield from misfits_of(node, root)
 
 
 def start(view: ScoreView, canvas: Canvas, noise_BL: torch.Tensor) -> State:
@@ -202,8 +189,3 @@ def start(view: ScoreView, canvas: Canvas, noise_BL: torch.Tensor) -> State:
     free_BL = ~canvas.fixed_BL
     ones_B = torch.ones(batch, dtype=torch.float64)
     return State(x_BL.to(view.device), free_BL, free_BL & view.graph.live(x_BL), canvas.seq_B, ones_B, ones_B)
-
-
-def _these(what: str, able: Sequence[type[Any]]) -> str:
-    """What would fit, by name."""
-    return f"{what} that fit: {', '.join(sorted(part.type_name for part in able)) or 'none yet'}."

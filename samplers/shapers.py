@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -93,6 +93,63 @@ class TopK(Shaper):
         """See the class."""
         edge_R1 = log_p_RV.topk(min(self.k, log_p_RV.shape[-1]), -1).values[:, -1:]
         return torch.log_softmax(log_p_RV.masked_fill(log_p_RV < edge_R1, -math.inf), -1)
+
+
+@Shaper.register("min_p")
+class MinP(Shaper):
+    """Tokens at least ``p`` times as probable as the most probable one (Nguyen et al. 2024, "Turning up the heat").
+
+    Settings:
+        p: share of the largest probability; 1 keeps the most probable tokens alone
+    """
+
+    def __init__(self, p: Share = 0.05) -> None:
+        """Keep the share."""
+        self.p = p
+
+    def __call__(self, log_p_RV: Tensor, context: ShapeContext) -> Tensor:
+        """See the class."""
+        edge_R1 = log_p_RV.amax(-1, keepdim=True) + math.log(self.p)
+        return torch.log_softmax(log_p_RV.masked_fill(log_p_RV < edge_R1, -math.inf), -1)
+
+
+@Shaper.register("annealed")
+class Annealed(Shaper):
+    """From one shaper to another over time: log p = (1 − w) · late + w · early, w = t^``power``, normalised.
+
+    Between two temperatures that is the temperature whose inverse lies between theirs (logit shaping, SDM 2026, has T
+    itself go as t^1.5). What either excludes is excluded while it has weight. t is 1 at the start, 0 at clean text;
+    for a left-to-right sampler the share of the text still to be written; where no time is told, 0.
+
+    Settings:
+        early: the shaper at t = 1
+        late: the shaper at t = 0
+        power: above 1 the late one takes over sooner
+    """
+
+    usual: ClassVar[dict[str, Any]] = {
+        "early": {"type": "temperature", "tau": 1.0},
+        "late": {"type": "temperature", "tau": 0.8},
+    }
+
+    def __init__(self, early: Shaper, late: Shaper, power: Positive = 1.0) -> None:
+        """Keep both."""
+        self.early, self.late, self.power = early, late, power
+
+    def __call__(self, log_p_RV: Tensor, context: ShapeContext) -> Tensor:
+        """See the class."""
+        late_RV = self.late(log_p_RV, context)
+        if context.t_B is None:
+            return late_RV
+        early_RV = self.early(log_p_RV, context)
+        w_B = context.t_B.clamp(0, 1).pow(self.power).to(log_p_RV.device, log_p_RV.dtype, non_blocking=True)
+        w_R1 = w_B[context.rows_R // context.x_BL.shape[1]].unsqueeze(-1)
+        # 0 · −∞ is no number: without weight a shaper excludes nothing
+        late_RV, early_RV = (
+            torch.where(share_R1 > 0, share_R1 * law_RV, 0.0)
+            for share_R1, law_RV in ((1 - w_R1, late_RV), (w_R1, early_RV))
+        )
+        return torch.log_softmax(late_RV + early_RV, -1)
 
 
 def _sorted(v_RV: Tensor) -> Tensor:

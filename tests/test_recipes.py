@@ -32,7 +32,8 @@ ROOT = RECIPES.parent
 ALL = sorted(path.relative_to(RECIPES).as_posix() for path in RECIPES.rglob("*.yaml"))
 PARENTS = [name for name in ALL if name.endswith("base.yaml") or name.startswith("base/")]
 GRIDS = [name for name in ALL if "grids" in Path(name).parts]
-RUNNABLE = [name for name in ALL if name not in (*PARENTS, *GRIDS)]
+AUDITS = [name for name in ALL if name.startswith("audits/")]
+RUNNABLE = [name for name in ALL if name not in (*PARENTS, *GRIDS, *AUDITS)]
 SMOKE = [Path(name).stem for name in RUNNABLE if name.startswith("smoke/")]
 
 
@@ -75,7 +76,7 @@ def test_a_parent_says_that_it_is_none_to_run(name):
         load(RECIPES / name)
 
 
-@pytest.mark.parametrize("name", RUNNABLE)
+@pytest.mark.parametrize("name", [*RUNNABLE, *AUDITS])
 def test_the_header_has_purpose_command_and_figures(name):
     lines = header(name)
     text = "\n".join(lines)

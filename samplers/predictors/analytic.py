@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from samplers.base import Law, Look, Predictor, ScoreView, Shape, State, rows_map
-from samplers.predictors.laws import Rows, by_clean, by_masses, device_rows, live_rows
+from samplers.predictors.laws import Rows, by_clean, by_masses, device_rows, host_sigmas, live_rows
 
 
 @Predictor.register("analytic")
@@ -19,13 +22,27 @@ class Analytic(Predictor):
     a network's it need not sum to one: the off-diagonal mass is who leaves, negatives count as 0, a sum above
     1 as 1 (``clipped`` says how much). On a blind graph it reads P(y) = (e^{σ_t − σ_s} − 1) · s_y. Shapers
     act there on the landing law and leave the pace alone; on other graphs use ``normalised`` with shapers.
+
+    Thinning (blind graphs): a calibrated network's P(leave) is known without it. A row is proposed with ``thin`` times
+    that, and only what is proposed is summed over the vocabulary, to be accepted with its own probability: the same
+    tokens by the same numbers, but where a row's sum is beyond the bound (``clipped`` counts that mass). Steps that
+    propose nothing ask nothing.
+
+    Settings:
+        thin: how far above the calibrated sum a row's may lie; left out, every masked row is summed
     """
 
     shapes = "mask"
 
+    def __init__(self, thin: Annotated[float, Ge(1)] | None = None) -> None:
+        """Keep the bound."""
+        self.thin = thin
+
     def law(self, stage: int, looks: Sequence[Look], state: State, view: ScoreView, shape: Shape | None) -> Law:
         """See the class."""
         look, rows_R = looks[stage], live_rows(state)
+        if view.graph.blind and self.thin is not None:
+            return self._thinned(self.thin, rows_R, look, state, view, shape)
         if view.graph.blind:
             rows = device_rows(rows_R, state, view)
             factor_R = torch.expm1(rows.sigma_t_R - rows.sigma_s_R)
@@ -38,6 +55,23 @@ class Analytic(Predictor):
             return view.graph.reverse_from_score(log_score_RS, rows.x_R, *rows.sigmas(log_score_RS.dtype))
 
         return by_masses(masses, rows_R, state, view)
+
+    def _thinned(
+        self, thin: float, rows_R: Tensor, look: Look, state: State, view: ScoreView, shape: Shape | None
+    ) -> Law:
+        """The same law with a bound in front of it."""
+        bound_R = (thin * view.graph.leave(*host_sigmas(rows_R, state, view))).clamp(max=1.0)
+        beyond = torch.zeros((), dtype=torch.float64, device=state.x_BL.device)  # grows as rows are asked
+
+        def exact(subset: Tensor) -> Tensor:
+            rows = device_rows(rows_R[subset], state, view)
+            mass_R = torch.expm1(rows.sigma_t_R - rows.sigma_s_R) * score_sum(look, rows, view)
+            leave_R = torch.minimum(mass_R, bound_R[subset].to(mass_R.device))
+            beyond.add_((mass_R - leave_R).sum())
+            return leave_R
+
+        law = by_clean(rows_R, bound_R, look, state, shape, blind=True, clipped=beyond)
+        return replace(law, exact=exact)
 
 
 def score_sum(look: Look, rows: Rows, view: ScoreView) -> Tensor:

@@ -36,6 +36,21 @@ def live_rows(state: State) -> Tensor:
     return torch.nonzero(state.live_BL.reshape(-1)).squeeze(-1)
 
 
+def settled_rows(state: State) -> Tensor:
+    """Flat positions that are free and written, int64 on the host."""
+    return torch.nonzero((state.free_BL & ~state.live_BL).reshape(-1)).squeeze(-1)
+
+
+def conditional(look: Look, rows_R: Tensor, view: ScoreView) -> Tensor:
+    """log law of the state at *settled* rows given the other positions, at the look's noise, [R, V].
+
+    Without a mask the score, normalised, is that law; on masked graphs the network must not see the position.
+    """
+    if view.graph.mask:
+        return look.others(rows_R)
+    return look.log_score(rows_R).log_softmax(-1)
+
+
 def host_sigmas(rows_R: Tensor, state: State, view: ScoreView) -> tuple[Tensor, Tensor]:
     """(σ_t, σ_s) of each row, float64 on the host."""
     item_R = rows_R // state.free_BL.shape[1]

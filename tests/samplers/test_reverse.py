@@ -166,7 +166,7 @@ def test_shapers_fit(graph: str, predictor: str) -> None:
 def test_shapers_on_a_transition_law_are_refused(predictor: str) -> None:
     (fault,) = faults("uniform", predictor=predictor, shapers=SHAPED)
     assert fault.startswith(f"sampler.shapers: predictor '{predictor}' takes shapers on masked graphs only")
-    assert "Predictors that fit: normalised." in fault
+    assert "Predictors that fit: " in fault and "normalised" in fault.split("fit: ")[1]
 
 
 def test_other_misfits(extra: None) -> None:
@@ -177,7 +177,28 @@ def test_other_misfits(extra: None) -> None:
     assert "sampler.correctors[0]: predictor 'euler' does nothing at t = s" in idle and "toy_remask" in idle
     assert faults("absorbing", correctors=["toy_remask"]) == []
     (blunt,) = faults("absorbing", predictor="toy_blunt", shapers=SHAPED)
-    assert "takes no shapers" in blunt and "analytic, euler, normalised" in blunt
+    assert "takes no shapers" in blunt and "analytic" in blunt.split("fit: ")[1]
+
+
+def test_rules_that_need_a_mask_say_what_would_fit() -> None:
+    for predictor in ("remdm", "first_hitting", "dndm", "trapezoidal", "ordered"):
+        (fault,) = faults("uniform", predictor=predictor)
+        assert f"predictor '{predictor}' needs a graph with a mask" in fault and "absorbing" in fault
+    for lens in ("sigma_hat", "guidance"):
+        (fault,) = faults("uniform", lenses=[lens])
+        assert fault.startswith(f"sampler.lenses[0]: lens '{lens}' needs a graph with a mask")
+    for corrector in ("gibbs", "forward_backward", "informed", "self_correction"):
+        assert faults("uniform", correctors=[corrector]) == []
+    assert faults("absorbing", predictor={"type": "ordered", "order": {"type": "blocks", "order": "p2"}}) == []
+
+
+def test_a_rule_that_must_not_see_its_token_needs_a_hollow_backbone() -> None:
+    from workbench.core.errors import RecipeError
+    from workbench.recipe import load
+
+    with pytest.raises(RecipeError, match=r"backbone whose sight is 'others'.*dfm, forward_backward, gibbs"):
+        load("recipes/smoke/sedd.yaml", ["sampler.correctors=[informed]"])
+    load("recipes/smoke/uniform.yaml", ["sampler.correctors=[informed]"])
 
 
 def test_the_usual_sampler_is_sedds() -> None:
@@ -185,12 +206,14 @@ def test_the_usual_sampler_is_sedds() -> None:
     assert isinstance(node, Node) and not problems
     assert node.as_data() == {
         "type": "reverse",
-        "predictor": {"type": "analytic"},
+        "predictor": {"type": "analytic", "thin": None},
         "times": {"type": "uniform", "eps": 1e-5},
         "steps": 128,
         "shapers": [],
         "correctors": [],
         "cleanup": True,
+        "lenses": [],
+        "precision": "float64",
     }
     sampler = build(node)
     assert isinstance(sampler.predictor, Analytic) and sampler.shape is None

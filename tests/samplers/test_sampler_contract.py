@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from graphs.base import Noise
-from samplers.base import Law, Look, Predictor, ScoreView, Shape, ShapeContext, Shaper, State, Times
+from samplers.base import Law, Lens, Look, Order, Predictor, ScoreView, Shape, ShapeContext, Shaper, State, Times
 from samplers.contract import CHECKS, check_predictor, check_shaper, check_times
 from samplers.predictors.normalised import Normalised
 from tests.samplers.toys import Remask
 from workbench.core import index
+from workbench.core.part import Part
 
 index.import_parts()
 
@@ -35,8 +36,14 @@ def test_times(name: str) -> None:
     assert check_times(Times.lookup(name)) == []
 
 
+@pytest.mark.parametrize("kind,name", [(kind, name) for kind in (Order, Lens) for name in kind.names()])
+def test_order_and_lens(kind: type[Part], name: str) -> None:
+    assert CHECKS[kind.kind](kind.lookup(name)) == []
+
+
 def test_every_kind_has_its_check() -> None:
-    assert set(CHECKS) == {"predictor", "shaper", "times"}
+    assert set(CHECKS) == {"predictor", "shaper", "times", "order", "lens"}
+
 
 
 # --- parts that are wrong in one way each -------------------------------------------------------------------------
@@ -44,7 +51,7 @@ def test_every_kind_has_its_check() -> None:
 
 @pytest.fixture(autouse=True)
 def _own_registers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for kind in (Predictor, Shaper, Times):
+    for kind in (Predictor, Shaper, Times, Order, Lens):
         monkeypatch.setattr(kind, "registered", dict(kind.registered))
     yield
 
@@ -219,3 +226,48 @@ def test_a_part_that_needs_settings_must_give_an_example() -> None:
     Shaper.register("wrong")(Costly)
     (problem,) = check_shaper(Costly)
     assert "example settings do not resolve" in problem and "weight" in problem
+
+
+class Backwards(Order):
+    """Ranks by the place in the batch."""
+
+    def score(self, stats, context):
+        return torch.arange(context.rows_R.numel(), dtype=torch.float64)
+
+
+class Greedy(Order):
+    """Counts more than there is."""
+
+    def score(self, stats, context):
+        return torch.zeros(context.rows_R.numel(), dtype=torch.float64)
+
+    def count(self, score_BL, context):
+        return torch.full((2,), 7)
+
+
+class Sharp(Lens):
+    """Squares the laws without dividing."""
+
+    def __call__(self, view, canvas):
+        class Squared(type(view)):  # type: ignore[misc]
+            def look(self, x_BL, sigma_B, told_B=None):
+                look = view.look(x_BL, sigma_B)
+                clean = look.clean
+                look.clean = lambda rows_R: 2 * clean(rows_R)
+                return look
+
+        return Squared(view.graph, view.noise, view.joint)
+
+
+@pytest.mark.parametrize(
+    "kind,part,complaint",
+    [
+        (Order, Backwards, "depend on the other texts"),
+        (Order, Greedy, "from 0 to the length"),
+        (Lens, Sharp, "not one: [R, V], normalised"),
+    ],
+)
+def test_a_wrong_order_or_lens_is_found(kind: type[Part], part: type[Part], complaint: str) -> None:
+    kind.register("wrong")(part)
+    found = CHECKS[kind.kind](part)
+    assert any(complaint in problem for problem in found), found

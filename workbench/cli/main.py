@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("workbench.cli.train", "train a recipe, or resume a run"),
     "sample": ("workbench.cli.sample", "draw text from a run: freely, after a prefix, or around fixed words"),
     "eval": ("workbench.cli.eval", "evaluate a run"),
+    "audit": ("workbench.cli.audit", "what a sampler gets wrong on texts whose law is known"),
     "report": ("workbench.cli.report", "one table and one page for several runs"),
     "import": ("workbench.cli.importing", "make a run of published weights: the hub's, a file's, a folder's"),
     "export": ("workbench.cli.exporting", "write a run's weights for others, as a Hugging Face folder"),

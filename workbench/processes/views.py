@@ -85,6 +85,10 @@ class DenoiserLook(Look):
         x_R, sigma_R = self._at(rows_R)
         return self.view.graph.clean_from_score(self.log_score(rows_R), x_R, sigma_R)
 
+    def others(self, rows_R: Tensor) -> Tensor:
+        """The outputs at rows as a law of the token: for networks that do not see the position itself."""
+        return self._outputs(rows_R)[:, : self.view.vocab].log_softmax(-1)
+
     def select(self, parent_B: Tensor) -> Look:
         """This look for a batch descended from it."""
         host_B = parent_B.to(self.sigma_B.device)

@@ -1,0 +1,1 @@
+"""Orders: which masked positions are written next."""

@@ -1,0 +1,126 @@
+"""What a network shows to samplers: a score of a noised text (Look), or a law of the next token."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphs.base import Graph, Noise
+
+
+class View(ABC):
+    """A trained network seen through its process. ``calls`` counts network calls made through it."""
+
+    device: torch.device
+    vocab: int
+    length: int
+    calls: int = 0
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What orders rank rows by, float64 [R]: entropy in nats and the two largest probabilities of the clean law."""
+
+    entropy_R: Tensor
+    top1_R: Tensor
+    top2_R: Tensor
+
+
+class Look(ABC):
+    """What a score network says of one (x, σ). Lazy: the network runs once, when rows are first asked for.
+
+    Rows are flat positions b·L + l (int64, on the view's device). Methods that make [R, S] or [R, V] tensors
+    make fresh ones, which the caller may overwrite; callers go through ``rows_map``, by chunks. ``x_BL``
+    int64 is on the view's device, ``sigma_B`` float64.
+    """
+
+    x_BL: Tensor
+    sigma_B: Tensor
+
+    @abstractmethod
+    def log_score(self, rows_R: Tensor) -> Tensor:
+        """log of p_σ(y, rest)/p_σ(x, rest), [R, S] float32 (float64 from exact views); own entry 0."""
+
+    @abstractmethod
+    def clean(self, rows_R: Tensor) -> Tensor:
+        """log law of the clean token given the *other* positions, [R, V], normalised."""
+
+    def log_total(self, rows_R: Tensor, vocab: int) -> Tensor:
+        """log Σ over tokens y < ``vocab`` of the score, [R] float64: all that a pace needs on a blind graph.
+
+        Takes all rows that fit in one chunk; override where a fused pass makes no [R, S].
+        """
+        return torch.logsumexp(self.log_score(rows_R)[:, :vocab], -1).double()
+
+    def others(self, rows_R: Tensor) -> Tensor:
+        """log law of the clean token given the others, also at *settled* positions of a masked graph, [R, V].
+
+        Only networks whose output at a position does not see that position can say it (sight "others").
+
+        Raises:
+            NotImplementedError: this look cannot tell (resolving refuses such a recipe before).
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not tell the law of a settled token")
+
+    def stats(self, rows_R: Tensor, chunk: int) -> Stats:
+        """Entropy and the two largest probabilities of the clean law at rows, in one pass by chunks."""
+
+        def of(piece_R: Tensor) -> Tensor:
+            log_p_RV = self.clean(piece_R)
+            p_RV = log_p_RV.exp()
+            entropy_R = -(p_RV * log_p_RV.clamp_min(-1e30)).sum(-1, dtype=torch.float64)
+            top_R2 = p_RV.topk(min(2, p_RV.shape[-1]), -1).values.double()
+            return torch.stack([entropy_R, top_R2[:, 0], top_R2[:, -1]], -1)
+
+        return Stats(*rows_map(of, rows_R, chunk).unbind(-1))
+
+    @abstractmethod
+    def select(self, parent_B: Tensor) -> Look:
+        """The look of a batch whose row b descends from row ``parent_B[b]`` of this one."""
+
+
+class ScoreView(View):
+    """A denoiser as a score, for the reverse samplers. ``chunk``: rows of the vocabulary axis at a time."""
+
+    graph: Graph
+    noise: Noise
+    chunk: int
+
+    def sigma(self, t_B: Tensor) -> Tensor:
+        """σ at times ``t_B`` (float64, host). Time 0 is clean text: σ = 0 wherever the schedule starts."""
+        return torch.where(t_B == 0, torch.zeros_like(t_B), self.noise.total(t_B))
+
+    @abstractmethod
+    def look(self, x_BL: Tensor, sigma_B: Tensor, told_B: Tensor | None = None) -> Look:
+        """What the network says at ``x_BL`` (int64, device) and ``sigma_B`` (float64, host).
+
+        ``told_B``: the σ the network hears, where it differs from the law's.
+        """
+
+
+class NextTokenView(View):
+    """A left-to-right model as a law of the next token."""
+
+    @abstractmethod
+    def start(self, batch: int) -> Any:
+        """A fresh cache, before the first token (the process supplies what stands before it)."""
+
+    @abstractmethod
+    def next(self, x_Bn: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        """Append ``x_Bn`` (n ≥ 0 tokens): (log law of the token after them, [B, V]; the longer cache)."""
+
+
+def rows_map(fn: Callable[[Tensor], Tensor], rows_R: Tensor, chunk: int) -> Tensor:
+    """``fn(rows)`` by chunks of at most ``chunk`` rows, concatenated: the only way to the vocabulary axis.
+
+    ``fn`` maps a piece of ``rows_R`` to a tensor whose first axis is that piece and which has no vocabulary
+    axis unless the caller means to hold it.
+    """
+    if rows_R.numel() <= chunk:
+        return fn(rows_R)
+    return torch.cat([fn(piece) for piece in rows_R.split(chunk)])

@@ -1,0 +1,33 @@
+"""``workbench audit``: a sampler on texts whose law is known, with the exact score in place of a network."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments."""
+    parser.add_argument("what", help="an audit's recipe, a training recipe, or a sampler or predictor by name")
+    parser.add_argument("override", nargs="*", help="settings to change, as in steps=[16,64] or sampler.steps=32")
+    parser.add_argument("--out", type=Path, help="folder for audit.json, audit.md and figures (default: audits/NAME)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run, print the tables, write the files."""
+    import torch
+
+    from workbench.audit.measure import run_audit
+    from workbench.audit.section import load_audit
+    from workbench.audit.write import markdown, write
+
+    resolved = load_audit(args.what, args.override)
+    with torch.no_grad():
+        findings = run_audit(resolved, print)
+    folder = args.out or Path("audits") / findings.name
+    print()
+    print(markdown(findings))
+    print()
+    for path in write(findings, folder):
+        print(path)
+    return 0
