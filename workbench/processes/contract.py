@@ -41,7 +41,8 @@ def check_time_draw(part: type[TimeDraw]) -> list[str]:
 
 
 def _graphs(part: Readout | Objective) -> list[Graph]:
-    return [Absorbing(VOCAB)] if part.masked_only else [Absorbing(VOCAB), Uniform(VOCAB)]
+    graphs: list[Graph] = [Absorbing(VOCAB)] if part.masked_only else [Absorbing(VOCAB), Uniform(VOCAB)]
+    return [graph for graph in graphs if not isinstance(part, Objective) or isinstance(graph, part.graphs)]
 
 
 def _on_graphs(readout: Readout) -> list[tuple[Graph, Readout]]:
@@ -117,8 +118,7 @@ def _scores(objective: Objective, graph: Graph) -> tuple[Tensor, Context]:
     """Log-scores that this objective takes: any, or those of a normalised clean law."""
     out_RS, context = _rows(graph)
     if objective.normalised:
-        scale_R1 = torch.expm1(context["sigma"]).unsqueeze(-1)
-        out_RS = torch.nn.functional.pad(out_RS[:, :VOCAB].log_softmax(-1) - scale_R1.log(), (0, 1))
+        out_RS = graph.score_from_clean(out_RS[:, :VOCAB].log_softmax(-1), context["x"], context["sigma"])
     return Plain().log_score(out_RS, context["x"], context["sigma"]), context
 
 
