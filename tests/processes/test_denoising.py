@@ -1,4 +1,4 @@
-"""Objectives of a normalised clean law: against formulas as printed, written in numpy, and against the score entropy."""
+"""Objectives of a normalised clean law: against formulas as printed, in numpy, and against the score entropy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every readout, objective and draw of times must satisfy: run on any registered part, a plug-in's included.
+"""What every readout, objective, draw of times and corruption must satisfy: run on any registered part.
 
 ``CHECKS`` maps a kind to a function from a part's class to a list of problems; none: the contract is met.
 """
@@ -14,12 +14,14 @@ from torch import Tensor
 
 from graphs.absorbing import Absorbing
 from graphs.base import Graph
+from graphs.noise import LogLinear
 from graphs.uniform import Uniform
 from workbench.core.checks import run_checks
 from workbench.core.rng import Rng
+from workbench.processes.corruptions import Corruption
 from workbench.processes.objectives import Context, DenoisingRows, Objective, ScoreEntropy
 from workbench.processes.readouts import Plain, Readout
-from workbench.processes.time_draws import TimeDraw
+from workbench.processes.time_draws import TimeDraw, UniformTimes
 
 VOCAB = 5
 """Tokens of the small graphs the checks build."""
@@ -38,6 +40,11 @@ def check_objective(part: type[Objective]) -> list[str]:
 def check_time_draw(part: type[TimeDraw]) -> list[str]:
     """Problems of a draw of times, in words."""
     return run_checks(TimeDraw, part, (_unbiased, _by_sequence))
+
+
+def check_corruption(part: type[Corruption]) -> list[str]:
+    """Problems of a way to draw noise, in words."""
+    return run_checks(Corruption, part, (_same_bound, _by_place))
 
 
 def _graphs(part: Readout | Objective) -> list[Graph]:
@@ -174,9 +181,43 @@ def _by_sequence(times: TimeDraw) -> Iterator[str]:
         yield "a sequence's time depends on its batch"
 
 
+# --- corruptions ------------------------------------------------------------------------------------------------
+
+
+def _same_bound(corruption: Corruption) -> Iterator[str]:
+    """The absorbing bound of a denoiser that costs 1, or the number of masks, at each mask: ∫ dλ/λ of both is known."""
+    length, noise, times = 6, LogLinear(), UniformTimes()
+    count, weight = [], []
+    for step in range(40):
+        drawn = corruption.draw(np.arange(500), length, step, Rng(0), noise, times)
+        if float(drawn.u_NL.min()) < 0 or float(drawn.u_NL.max()) >= 1 or not bool(drawn.weight_N.isfinite().all()):
+            yield "numbers outside [0, 1), or weights that are no numbers"
+            return
+        moved_NL = drawn.u_NL < -torch.expm1(-drawn.sigma_N).unsqueeze(-1)
+        count.append(moved_NL.double().sum(-1))
+        weight.append(drawn.weight_N / torch.expm1(drawn.sigma_N))
+    count_N, weight_N = torch.cat(count), torch.cat(weight)
+    for power, due in ((1, float(length)), (2, length * (length + 1) / 2)):
+        found = float((weight_N * count_N**power).mean())
+        if abs(found - due) > 0.04 * due:
+            yield f"Σ over masks of (masks)^{power - 1} is {found:.3f} in the mean; the bound has {due:.3f}"
+
+
+def _by_place(corruption: Corruption) -> Iterator[str]:
+    """The same sequence gets the same noise however the batch is cut."""
+    noise, times = LogLinear(), UniformTimes()
+    whole = corruption.draw(np.arange(40, 56), 5, 3, Rng(1), noise, times)
+    part = corruption.draw(np.arange(44, 50), 5, 3, Rng(1), noise, times)
+    kept = torch.from_numpy((whole.item_N >= 4) & (whole.item_N < 10))
+    for name in ("t_N", "sigma_N", "weight_N", "u_NL"):
+        if not torch.equal(getattr(whole, name)[kept], getattr(part, name)):
+            yield f"a sequence's {name} depends on its batch"
+
+
 CHECKS: dict[str, Callable[[Any], list[str]]] = {
     "readout": check_readout,
     "objective": check_objective,
     "time_draw": check_time_draw,
+    "corruption": check_corruption,
 }
 """Kind → contract check."""

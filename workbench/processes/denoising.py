@@ -25,7 +25,7 @@ class DenoisingCrossEntropy(Objective):
 
     def rows(self, log_score_RS: Tensor, graph: Graph, context: Context) -> tuple[Tensor, Tensor]:
         """(nats_R, no diagnostics [R, 0])."""
-        e_R = torch.expm1(context["sigma"])
+        e_R = torch.expm1(context["sigma"].to(log_score_RS.dtype))
         # a normalised law p has scores p/e: log p is the score's log and log e
         nats_R = -(gather_own(log_score_RS, context["target"]) + e_R.log()) / e_R
         nats_R = nats_R.masked_fill(~graph.live(context["x"]), 0.0)
@@ -34,7 +34,8 @@ class DenoisingCrossEntropy(Objective):
     def rows_and_grad(self, log_score_RS: Tensor, graph: Graph, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         """The same and −1/e at the clean token; the readout's norm spreads it over the row."""
         nats_R, aux_RK = self.rows(log_score_RS, graph, context)
-        pull_R = (-1.0 / torch.expm1(context["sigma"])).masked_fill(~graph.live(context["x"]), 0.0)
+        e_R = torch.expm1(context["sigma"].to(log_score_RS.dtype))
+        pull_R = (-1.0 / e_R).masked_fill(~graph.live(context["x"]), 0.0)
         grad_RS = log_score_RS.zero_().scatter_(-1, context["target"].unsqueeze(-1), pull_R.unsqueeze(-1))
         return nats_R, aux_RK, grad_RS
 
