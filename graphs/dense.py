@@ -101,16 +101,6 @@ class RateMatrix(Graph):
 
         return self._by_noise(to_R - from_R, carry, torch.empty_like(v_RS))
 
-    def score_entropy(self, log_score_RS: Tensor, x_R: Tensor, x0_R: Tensor, sigma_R: Tensor) -> Tensor:
-        """The sum itself, with ratios from the kernel; r (log r − 1 − log s) is 0 where r is."""
-        log_score_RS = log_score_RS.scatter(-1, x_R.unsqueeze(-1), 0.0)
-        log_ratio_RS = self.log_ratio(x_R, x0_R, sigma_R.double())
-        log_r_RS = torch.where(log_ratio_RS.isneginf(), 0.0, log_ratio_RS).to(log_score_RS.dtype)
-        ratio_RS = log_ratio_RS.exp().to(log_score_RS.dtype)
-        terms_RS = log_score_RS.exp() + ratio_RS * (log_r_RS - 1.0 - log_score_RS)
-        rates_RS = self.rate_into(x_R, sigma_R).to(terms_RS.dtype).scatter(-1, x_R.unsqueeze(-1), 0.0)
-        return torch.where(rates_RS > 0, rates_RS * terms_RS, 0.0).sum(-1)
-
     def _by_noise(self, delta_R: Tensor, of: Callable[[Tensor, Tensor], Tensor], out: Tensor) -> Tensor:
         """Fill ``out`` by groups of rows with one Δ: ``of(exp(ΔQ), rows)``. One exponential a distinct Δ."""
         deltas, group_R = torch.unique(delta_R.double(), return_inverse=True)

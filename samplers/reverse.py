@@ -157,11 +157,12 @@ class Reverse(Sampler):
         graphs: list[Any] = list(Graph.registered.values())
         predictors: list[Any] = list(Predictor.registered.values())
         for child in [chosen, *correctors]:
-            if child.part.graphs == "mask" and not graph.mask:
+            if child.part.graphs == "mask" and not (graph.mask and graph.blind):
+                why = "tokens move too" if graph.mask else "there is none"
                 yield Problem(
                     child.path,
-                    f"predictor {child.part.type_name!r} needs a graph with a mask; graph {graph.type_name!r} has "
-                    f"none. {_these('Graphs', [one for one in graphs if one.mask])}",
+                    f"predictor {child.part.type_name!r} needs a graph with a mask on which only masks move; on "
+                    f"{graph.type_name!r} {why}. {_these('Graphs', [one for one in graphs if one.mask and one.blind])}",
                 )
         for child in correctors:
             if not child.part.corrects:
@@ -183,7 +184,7 @@ class Reverse(Sampler):
 
 def _takes_shapers(predictor: type[Predictor], graph: type[Graph]) -> bool:
     """Whether the predictor reaches the law of the clean token on this graph."""
-    return predictor.shapes == "clean" or (predictor.shapes == "mask" and graph.mask)
+    return predictor.shapes == "clean" or (predictor.shapes == "mask" and graph.blind)
 
 
 def start(view: ScoreView, canvas: Canvas, noise_BL: torch.Tensor) -> State:

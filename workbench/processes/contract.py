@@ -14,6 +14,7 @@ from torch import Tensor
 
 from graphs.absorbing import Absorbing
 from graphs.base import Graph
+from graphs.mixture import Mixture
 from graphs.noise import LogLinear
 from graphs.uniform import Uniform
 from workbench.core.checks import run_checks
@@ -48,7 +49,8 @@ def check_corruption(part: type[Corruption]) -> list[str]:
 
 
 def _graphs(part: Readout | Objective) -> list[Graph]:
-    graphs: list[Graph] = [Absorbing(VOCAB)] if part.masked_only else [Absorbing(VOCAB), Uniform(VOCAB)]
+    everywhere: list[Graph] = [Absorbing(VOCAB), Uniform(VOCAB), Mixture(VOCAB, 0.3)]
+    graphs = everywhere[:1] if part.masked_only else everywhere
     return [graph for graph in graphs if not isinstance(part, Objective) or isinstance(graph, part.graphs)]
 
 
@@ -57,11 +59,11 @@ def _on_graphs(readout: Readout) -> list[tuple[Graph, Readout]]:
 
 
 def _rows(graph: Graph) -> tuple[Tensor, Context]:
-    """Outputs of eight rows in float64, and their context: the last row of a masked graph is not live."""
+    """Outputs of eight rows in float64, and their context; a graph with a mask has masks among them, and tokens too."""
     out_RS = torch.randn(8, graph.states, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x_R = torch.arange(8) % VOCAB
     if graph.mask:
-        x_R[:7] = VOCAB
+        x_R[: 7 if graph.blind else 3] = VOCAB
     sigma_R = torch.linspace(0.05, 3.0, 8, dtype=torch.float64)
     return out_RS, {"x": x_R, "target": (torch.arange(8) + 2) % VOCAB, "sigma": sigma_R}
 
