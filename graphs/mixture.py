@@ -70,7 +70,7 @@ class Mixture(Graph):
 
     def rate_into(self, x_R: Tensor, sigma_R: Tensor) -> Tensor:
         """μ/V at a token, 1 − μ at the mask, from every other state; less 1 at the own entry."""
-        rate_R1 = self._pace(x_R, sigma_R).unsqueeze(-1)
+        rate_R1 = self.pace(x_R, sigma_R).unsqueeze(-1)
         return rate_R1.expand(*x_R.shape, self.states).scatter(-1, x_R.unsqueeze(-1), rate_R1 - 1.0)
 
     def kernel_into(self, x_R: Tensor, from_R: Tensor, to_R: Tensor) -> Tensor:
@@ -108,8 +108,24 @@ class Mixture(Graph):
         grad_RS[..., :-1] -= other_R.unsqueeze(-1)
         grad_RS[..., -1] -= mask_R
         grad_RS.scatter_add_(-1, x0_R1, (other_R - own_R).unsqueeze(-1))
-        grad_RS.mul_(self._pace(x_R, sigma_R).to(grad_RS.dtype).unsqueeze(-1))
+        grad_RS.mul_(self.pace(x_R, sigma_R).to(grad_RS.dtype).unsqueeze(-1))
         return nats_R, grad_RS.scatter_(-1, x_R1, 0.0)
+
+    def pace(self, x_R: Tensor, sigma_R: Tensor) -> Tensor:
+        """Rate into x from any other state, [R]."""
+        level = self._level(sigma_R).clamp_min(_TINY)
+        return self._into(x_R, self.p_uniform / level, self._excess(sigma_R) / level)
+
+    def reach(self, x_R: Tensor, x0_R: Tensor, sigma_R: Tensor) -> Tensor:
+        """p(x|x0) at σ, [R]."""
+        own_R, other_R, mask_R = self._law(sigma_R)
+        return torch.where(x_R == self.vocab, mask_R, torch.where(x_R == x0_R, own_R, other_R))
+
+    def time_rate(self, sigma: Tensor) -> Tensor:
+        """dt/dσ of GIDD's own time t = r²/(1 + r²), r = (k − p)/(1 − p): (1 − μ) e^σ/(1 + r²)²."""
+        level, excess = self._level(sigma).clamp_min(_TINY), self._excess(sigma)
+        odds = (excess / max(1 - self.p_uniform, _TINY)).square()
+        return excess / level * torch.exp(sigma) / (1 + odds).square()
 
     def _nats(
         self,
@@ -132,25 +148,23 @@ class Mixture(Graph):
             + others_R * other_R * (other_R.clamp_min(_TINY).log() - 1.0)
             - other_R * (logs_R - own_log_R)
         )
-        return inner_R * self._pace(x_R, sigma_R)
+        return inner_R * self.pace(x_R, sigma_R)
 
     def _ratios(self, x_R: Tensor, x0_R: Tensor, sigma_R: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """p(y|x0)/p(x|x0) for y = x0, another token and the mask, [R] each; 0 where ``x`` cannot be."""
-        uniform_R, mask_R = self._shares(torch.zeros_like(sigma_R), sigma_R)
-        other_R = uniform_R / self.vocab
-        own_R = torch.exp(-sigma_R) + other_R
-        here_R = torch.where(x_R == self.vocab, mask_R, torch.where(x_R == x0_R, own_R, other_R))
+        own_R, other_R, mask_R = self._law(sigma_R)
+        here_R = self.reach(x_R, x0_R, sigma_R)
         inverse_R = torch.where(here_R > 0, 1.0 / here_R.clamp_min(_TINY), 0.0)
         return own_R * inverse_R, other_R * inverse_R, mask_R * inverse_R
+
+    def _law(self, sigma_R: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """p(y|x0) at σ for y = x0, another token and the mask, [R] each."""
+        uniform_R, mask_R = self._shares(torch.zeros_like(sigma_R), sigma_R)
+        return torch.exp(-sigma_R) + uniform_R / self.vocab, uniform_R / self.vocab, mask_R
 
     def _into(self, x_R: Tensor, uniform_R: Tensor, mask_R: Tensor) -> Tensor:
         """The part that falls to state x, [R]."""
         return torch.where(x_R == self.vocab, mask_R, uniform_R / self.vocab)
-
-    def _pace(self, x_R: Tensor, sigma_R: Tensor) -> Tensor:
-        """Rate into x from any other state, [R]."""
-        level = self._level(sigma_R).clamp_min(_TINY)
-        return self._into(x_R, self.p_uniform / level, self._excess(sigma_R) / level)
 
     def _shares(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """What is redrawn between two noises: (as uniform tokens, as masks), together 1 − e^−Δ; < 0 backwards."""

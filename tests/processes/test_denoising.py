@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import brentq
 
 from graphs.absorbing import Absorbing
+from graphs.mixture import Mixture
 from graphs.uniform import Uniform
 from workbench.core.errors import WorkbenchError
-from workbench.processes.denoising import DenoisingCrossEntropy, Udlm
+from workbench.processes.denoising import DenoisingCrossEntropy, Gidd, Udlm
 from workbench.processes.objectives import DenoisingRows, ScoreEntropy
 from workbench.processes.readouts import LeaveOneOut, Normalised, Scaled
 from workbench.recipe import load
@@ -101,3 +103,70 @@ def test_udlm_is_the_printed_bound_and_the_score_entropy_of_its_scores():
 def test_what_does_not_fit_is_told(process, word):
     with pytest.raises(WorkbenchError, match=word):
         load("smoke/sedd.yaml", [f"process={{type: diffusion, {process}}}"])
+
+
+def divergences(graph, out_RS, context):
+    """KL(q ‖ q_θ) + IS(q(x)/q_θ(x)) of rows in numpy, out of GIDD's mixture at their σ, and q(x)."""
+    x, x0 = (context[name].numpy() for name in ("x", "target"))
+    at, zero_R = np.arange(ROWS), torch.zeros_like(context["sigma"])
+    reach = np.stack(
+        [graph.kernel_into(torch.full((ROWS,), y), zero_R, context["sigma"])[:, :V].numpy() for y in range(V + 1)], 1
+    )
+    q = reach[at, :, x0]
+    guess = (reach * softmax(out_RS[:, :V].numpy())[:, None]).sum(-1)
+    ratio = q[at, x] / guess[at, x]
+    return (q * np.log(q / guess)).sum(-1) + ratio - np.log(ratio) - 1, q[at, x]
+
+
+def mixed(p_uniform, seed=3):
+    """A mixture and rows of it that hold masks, drawn tokens and clean ones."""
+    graph = Mixture(V, p_uniform)
+    out_RS, context = drawn(graph, seed)
+    context["x"][::3] = V
+    context["x"][1::3] = (context["target"][1::3] + 1) % V
+    return graph, out_RS, context
+
+
+def test_the_score_entropy_of_a_mixture_is_the_bound_of_gidd():
+    for p_uniform in (0.1, 0.5):
+        graph, out_RS, context = mixed(p_uniform)
+        found_R, _ = DenoisingRows(graph, LeaveOneOut().on(graph), ScoreEntropy()).values(out_RS.clone(), context)
+        inner, here = divergences(graph, out_RS, context)
+        pace = graph.rate_into(context["x"], context["sigma"]).numpy()[np.arange(ROWS), (context["x"].numpy() + 1) % V]
+        np.testing.assert_allclose(found_R.numpy(), pace / here * inner, rtol=1e-7, atol=1e-10)
+
+
+def test_gidd_trains_by_its_published_weights():
+    """In its own time: bound weights as printed are those of the graph; training ones 2, 1 and B/N e^(−λ/2)."""
+    p_uniform = 0.2
+    graph, out_RS, context = mixed(p_uniform)
+    x, x0, sigma = (context[name].numpy() for name in ("x", "target", "sigma"))
+    B = 2 * p_uniform / (1 - p_uniform)
+
+    def noise(t: float) -> float:
+        return float(np.log1p(B * np.sqrt(t * (1 - t))) - np.log1p(-t))
+
+    t = np.array([brentq(lambda t, s=s: noise(t) - s, 0, 1 - 1e-12) for s in sigma])
+    c, slope = B * np.sqrt(t * (1 - t)), B * (1 - 2 * t) / (2 * np.sqrt(t * (1 - t)))
+    drift = c + (1 - t) * slope
+    printed = np.where(x == x0, drift / (V * (1 - t) * (1 - t + c / V)), drift / ((1 - t) * c))
+    printed = np.where(x == V, 1 / (t * (1 - t)), printed)
+    per_time = graph.time_rate(context["sigma"]).numpy()
+    inner, here = divergences(graph, out_RS, context)
+    pace = graph.pace(context["x"], context["sigma"]).numpy()
+    np.testing.assert_allclose(pace / here / per_time, printed, rtol=1e-6)
+    weight = np.where(x == V, 2.0, np.where(x == x0, np.minimum(B / V * np.sqrt(np.exp(sigma) - 1), 1.0), 1.0))
+    rows = DenoisingRows(graph, LeaveOneOut().on(graph), Gidd())
+    for found_R in (rows.values(out_RS.clone(), context)[0], rows.values_and_grad(out_RS.clone(), context)[0]):
+        np.testing.assert_allclose(found_R.numpy(), weight * per_time * inner, rtol=1e-6, atol=1e-10)
+    leaf = out_RS.clone().requires_grad_()
+    (due_RS,) = torch.autograd.grad(rows.values(leaf, context)[0].sum(), leaf)
+    torch.testing.assert_close(rows.values_and_grad(out_RS.clone(), context)[2], due_RS, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("p_uniform", [0.0, 1.0])
+def test_gidd_at_its_limits_stays_finite(p_uniform):
+    graph = Mixture(V, p_uniform)
+    out_RS, context = drawn(graph, seed=4)
+    for values in DenoisingRows(graph, LeaveOneOut().on(graph), Gidd()).values_and_grad(out_RS.clone(), context):
+        assert bool(values.isfinite().all())
