@@ -1,4 +1,4 @@
-"""What every readout, objective, draw of times and corruption must satisfy: run on any registered part.
+"""What every readout, objective, draw of times, corruption and estimator must satisfy: run on any registered part.
 
 ``CHECKS`` maps a kind to a function from a part's class to a list of problems; none: the contract is met.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from graphs.absorbing import Absorbing
 from graphs.base import Graph
@@ -19,9 +19,12 @@ from graphs.noise import LogLinear
 from graphs.uniform import Uniform
 from workbench.core.checks import run_checks
 from workbench.core.rng import Rng
+from workbench.processes.base import Bound, Shell
 from workbench.processes.corruptions import Corruption
+from workbench.processes.diffusion import Diffusion
+from workbench.processes.estimators import Estimator
 from workbench.processes.objectives import Context, DenoisingRows, Objective, ScoreEntropy
-from workbench.processes.readouts import Plain, Readout
+from workbench.processes.readouts import Normalised, Plain, Readout
 from workbench.processes.time_draws import TimeDraw, UniformTimes
 
 VOCAB = 5
@@ -46,6 +49,11 @@ def check_time_draw(part: type[TimeDraw]) -> list[str]:
 def check_corruption(part: type[Corruption]) -> list[str]:
     """Problems of a way to draw noise, in words."""
     return run_checks(Corruption, part, (_same_bound, _by_place))
+
+
+def check_estimator(part: type[Estimator]) -> list[str]:
+    """Problems of an estimator of the likelihood, in words."""
+    return run_checks(Estimator, part, (_no_more_than_one, _by_block))
 
 
 def _graphs(part: Readout | Objective) -> list[Graph]:
@@ -216,10 +224,59 @@ def _by_place(corruption: Corruption) -> Iterator[str]:
             yield f"a sequence's {name} depends on its batch"
 
 
+# --- estimators -------------------------------------------------------------------------------------------------
+
+
+class _Network(nn.Module):
+    """Outputs [B, L, S] that depend on the whole text and on the noise; its head is the identity."""
+
+    def __init__(self, states: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(states, states, bias=False)
+        nn.init.eye_(self.head.weight)
+        self.register_buffer("says", torch.randn(states, 2, states, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x_BL: Tensor, sigma_B: Tensor) -> Tensor:
+        others_BS = self.get_buffer("says")[x_BL, torch.arange(2)].sum(1)
+        return (others_BS * (1 + 0.1 * sigma_B.cos().unsqueeze(-1))).unsqueeze(1) + self.get_buffer("says")[:2, 0]
+
+
+def _estimated(estimator: Estimator, blocks: slice = slice(None)) -> Bound:
+    """Of all blocks of two tokens (or some of them), by 64 draws; ids of sequences are their numbers."""
+    graph = Absorbing(VOCAB)
+    process = Diffusion(
+        VOCAB, 2, graph, LogLinear(), Normalised(), ScoreEntropy(), UniformTimes(), estimator=estimator
+    )
+    x0_BL = np.stack(np.divmod(np.arange(VOCAB**2), VOCAB), -1)[blocks]
+    seq_B = np.arange(VOCAB**2)[blocks]
+    return process.nll(Shell(_Network(graph.states)).eval(), x0_BL, seq_B, Rng(0), 64)
+
+
+def _no_more_than_one(estimator: Estimator) -> Iterator[str]:
+    """Nats of the shape they should have, whose terms add up; all blocks together have no more than probability 1."""
+    bound = _estimated(estimator)
+    nats_B = bound.nats_BK.mean(1)
+    if len(nats_B) != VOCAB**2 or not np.isfinite(bound.nats_BK).all():
+        yield f"nats are {list(bound.nats_BK.shape)}, not [{VOCAB**2}, draws], or not finite"
+        return
+    if bound.parts and np.abs(sum(bound.parts.values()) - nats_B).max() > 1e-6:
+        yield f"the terms {', '.join(bound.parts)} do not add up to the nats"
+    total = float(np.exp(-nats_B).sum())
+    if total > 1.02 or (bound.kind == "exact" and total < 0.999):
+        yield f"says {bound.kind}, but all blocks together have probability {total:.4f}"
+
+
+def _by_block(estimator: Estimator) -> Iterator[str]:
+    """A block gets the same draws however the batch is cut."""
+    if np.abs(_estimated(estimator).nats_BK[3:9] - _estimated(estimator, slice(3, 9)).nats_BK).max() > 1e-5:
+        yield "a block's nats depend on its batch"
+
+
 CHECKS: dict[str, Callable[[Any], list[str]]] = {
     "readout": check_readout,
     "objective": check_objective,
     "time_draw": check_time_draw,
     "corruption": check_corruption,
+    "estimator": check_estimator,
 }
 """Kind → contract check."""

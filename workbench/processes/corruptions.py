@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -130,12 +130,21 @@ class ExactCount(Corruption):
         place_B, weight_B = places(seq_B, step, rng, times)
         count_B = (1 + (place_B * length).floor()).clamp_max(length)
         rank_BL = rng.uniform("corrupt", step, seq_B, length).argsort(1).argsort(1)
-        # k of the L numbers (rank + ½)/(L + 1) lie below k/(L + 1), half a step away from it
-        u_BL = torch.from_numpy((rank_BL + 0.5) / (length + 1))
-        drawn = at_share(np.arange(len(seq_B)), count_B / (length + 1), weight_B, u_BL, noise)
-        return Draw(
-            drawn.item_N, drawn.t_N, drawn.sigma_N, weight_B * (length / count_B) * torch.expm1(drawn.sigma_N), u_BL
-        )
+        drawn = counted(count_B.numpy(), rank_BL, noise)
+        return replace(drawn, weight_N=weight_B * (length / count_B) * torch.expm1(drawn.sigma_N))
+
+
+def counted(count_B: npt.NDArray[np.float64], rank_BL: Ids, noise: Noise) -> Draw:
+    """A draw that masks exactly the positions of rank below ``count_B``, at the noise that speaks for so many masks.
+
+    Its weights are 1.
+    """
+    length = rank_BL.shape[1]
+    # k of the L numbers (rank + ½)/(L + 1) lie below k/(L + 1), half a step away from it
+    u_BL = torch.from_numpy((rank_BL + 0.5) / (length + 1))
+    share_B = torch.from_numpy(count_B / (length + 1))
+    drawn = at_share(np.arange(len(rank_BL)), share_B, torch.ones_like(share_B), u_BL, noise)
+    return replace(drawn, weight_N=torch.ones_like(share_B))
 
 
 def places(seq_B: Ids, step: int, rng: Rng, times: TimeDraw) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from workbench.core.rng import Rng
 from workbench.kernels.rows import fused_rows, gather_features, padded_rows
 from workbench.processes.base import BUCKETS, Bound, Loss, Noised, Process
 from workbench.processes.corruptions import Corruption, Draw, Independent
-from workbench.processes.likelihood import diffusion_bound
+from workbench.processes.estimators import Estimator, MonteCarlo
 from workbench.processes.objectives import DenoisingRows, Objective, ScoreEntropy
 from workbench.processes.readouts import Readout
 from workbench.processes.time_draws import TimeDraw
@@ -39,6 +39,7 @@ class Diffusion(Process):
         objective: nats of a row per unit of σ.
         times: which times are trained on.
         corruption: how noise is drawn for training: by positions at those times, by shares or by numbers of masks.
+        estimator: how the likelihood of held-out text is estimated.
     """
 
     sees = frozenset({"all", "others"})
@@ -47,7 +48,9 @@ class Diffusion(Process):
         "objective": {"type": "score_entropy"},
         "times": {"type": "stratified"},
         "corruption": {"type": "independent"},
+        "estimator": {"type": "monte_carlo"},
     }
+    afterwards = frozenset({"estimator"})
 
     def __init__(
         self,
@@ -59,11 +62,13 @@ class Diffusion(Process):
         objective: Objective,
         times: TimeDraw,
         corruption: Corruption | None = None,
+        estimator: Estimator | None = None,
     ) -> None:
-        """``vocab`` tokens in blocks of ``length``; ``corruption`` None: ``independent``."""
+        """``vocab`` tokens in blocks of ``length``; None stands for ``independent`` and ``monte_carlo``."""
         self.vocab, self.length = vocab, length
         self.graph, self.noise, self.readout = graph, noise, readout.on(graph)
         self.objective, self.times, self.corruption = objective, times, corruption or Independent()
+        self.estimator = estimator or MonteCarlo()
         self.states = self.outputs = graph.states
         self.rows = DenoisingRows(graph, self.readout, objective)
         self.bound_rows = DenoisingRows(graph, self.readout, ScoreEntropy())
@@ -73,7 +78,7 @@ class Diffusion(Process):
     ) -> Noised:
         """Draw noise; keep the live rows, padded to a few rows more with weight 0."""
         drawn = self.corruption.draw(seq_B, x0_BL.shape[1], step, rng, self.noise, self.times)
-        return self._noised(x0_BL[drawn.item_N], drawn)
+        return self.noised_by(x0_BL[drawn.item_N], drawn)
 
     def noised(
         self,
@@ -85,9 +90,10 @@ class Diffusion(Process):
         """The batch at given times and uniform numbers, its rows weighted by ``weight`` · dσ/dt."""
         t, weight = torch.from_numpy(t_B), torch.from_numpy(weight_B) * self.noise.rate(torch.from_numpy(t_B))
         drawn = Draw(np.arange(len(x0_BL)), t, self.noise.total(t), weight, torch.from_numpy(u_BL))
-        return self._noised(x0_BL, drawn)
+        return self.noised_by(x0_BL, drawn)
 
-    def _noised(self, x0_BL: npt.NDArray[np.int64], drawn: Draw) -> Noised:
+    def noised_by(self, x0_BL: npt.NDArray[np.int64], drawn: Draw) -> Noised:
+        """The batch at given noise and numbers, one sequence of ``x0_BL`` a sequence of the draw."""
         batch, length = x0_BL.shape
         x0, sigma_B = torch.from_numpy(np.ascontiguousarray(x0_BL)), drawn.sigma_N
         x_BL = self.graph.corrupt(x0, sigma_B.unsqueeze(-1), drawn.u_NL)
@@ -138,8 +144,8 @@ class Diffusion(Process):
         rng: Rng,
         draws: int,
     ) -> Bound:
-        """An upper bound of −log p by ``draws`` stratified noise draws a block (see `likelihood`)."""
-        return diffusion_bound(self, shell, x0_BL, seq_B, rng, draws)
+        """An upper bound of −log p by ``draws`` draws a block, or what the estimator says."""
+        return self.estimator.bound(self, shell, x0_BL, seq_B, rng, draws)
 
     def unigram_bias(self, share_V: Tensor) -> Tensor | None:
         """As the readout says, 0 for a mask."""
