@@ -1,10 +1,10 @@
 """The contract of a forward graph (a Markov chain over the states of one position) and of its noise schedule.
 
 Conventions. A law over states is a column: dp/dσ = Q p, with Q[y, x] the rate x → y and columns that sum to
-zero. σ is the total noise (σ-bar in the paper), 0 for clean text. Rows ``_R`` are positions picked out of a
-batch; the states axis ``_S`` has ``graph.states`` entries, of which the first ``graph.vocab`` are tokens and
-a last one, where ``graph.mask`` is true, the mask. Source of the construction: Lou, Meng & Ermon 2024 (SEDD),
-§2–3.
+zero; Q may move with σ, and so kernels are told both of their ends. σ is the total noise (σ-bar in the paper), 0
+for clean text. Rows ``_R`` are positions picked out of a batch; the states axis ``_S`` has ``graph.states`` entries,
+of which the first ``graph.vocab`` are tokens and a last one, where ``graph.mask`` is true, the mask. Source of the
+construction: Lou, Meng & Ermon 2024 (SEDD), §2–3.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Graph(Part, ABC, kind="graph", supplied=("vocab",)):
     """A forward process on one position, applied to all positions independently.
 
     ``mask``: the last state is a mask that clean text never holds. ``blind``: who leaves in a reverse step
-    needs no network (the pace is known). ``usual``: the noise and readout that fit when a recipe names none.
-    All methods are pure, work on any device and in the floating type of their inputs.
+    needs no network (the pace is known); with a mask, only masks move. ``usual``: the noise and readout that fit
+    when a recipe names none. All methods are pure, work on any device and in the floating type of their inputs.
     """
 
     mask: ClassVar[bool] = False
@@ -77,13 +77,20 @@ class Graph(Part, ABC, kind="graph", supplied=("vocab",)):
         Backwards, with a score in place of a law, this is SEDD's staggered score (SEDD eq. 19).
         """
 
-    @abstractmethod
     def score_entropy(self, log_score_RS: Tensor, x_R: Tensor, x0_R: Tensor, sigma_R: Tensor) -> Tensor:
         """Diffusion-weighted denoising score entropy per unit of σ, nats, [R] (SEDD eq. 14); ≥ 0.
 
         Σ_{y≠x} Q(x, y) [s_y − r_y log s_y + r_y (log r_y − 1)] with r_y = p(y|x0)/p(x|x0) at σ; the own entry
-        of ``log_score_RS`` is not read. 0 on rows that are not live. Non-negative up to rounding.
+        of ``log_score_RS`` is not read. 0 on rows that are not live. Non-negative up to rounding. Here it is the sum
+        itself, out of rate and kernel (terms with r = 0 count s alone), which graphs override by their closed form.
         """
+        log_score_RS = log_score_RS.scatter(-1, x_R.unsqueeze(-1), 0.0)
+        log_ratio_RS = self.log_ratio(x_R, x0_R, sigma_R.double())
+        log_r_RS = torch.where(log_ratio_RS.isneginf(), 0.0, log_ratio_RS).to(log_score_RS.dtype)
+        ratio_RS = log_ratio_RS.exp().to(log_score_RS.dtype)
+        terms_RS = log_score_RS.exp() + ratio_RS * (log_r_RS - 1.0 - log_score_RS)
+        rates_RS = self.rate_into(x_R, sigma_R).to(terms_RS.dtype).scatter(-1, x_R.unsqueeze(-1), 0.0)
+        return torch.where(rates_RS > 0, rates_RS * terms_RS, 0.0).sum(-1)
 
     def score_entropy_grad(
         self, log_score_RS: Tensor, x_R: Tensor, x0_R: Tensor, sigma_R: Tensor

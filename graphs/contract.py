@@ -1,18 +1,22 @@
 """What every graph and every noise schedule must satisfy: run on any registered part, a plug-in's included.
 
 ``CHECKS`` maps a kind to a function from a part's class to a list of problems; none: the
-contract is met. A part is built at ``VOCAB`` tokens from its default settings and those of its ``example()``.
+contract is met. A part is built at ``VOCAB`` tokens from its default settings and those of its ``example()``, as a
+recipe would where it is registered.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from graphs.base import Graph, Noise
-from workbench.core.part import wanted
+from workbench.core.errors import WorkbenchError
+from workbench.core.part import Part, wanted
+from workbench.core.spec import build, resolve
 
 VOCAB = 5
 """Tokens of the small graphs the checks build."""
@@ -22,13 +26,22 @@ LEVELS = (1e-4, 0.05, 0.7, 3.0)
 
 def check_graph(part: type[Graph]) -> list[str]:
     """Problems of a graph, in words."""
-    supplied = {"vocab": VOCAB} if "vocab" in wanted(part) else {}
-    return _run(lambda: part(**supplied, **part.example()), _GRAPH)
+    return _run(lambda: _built(Graph, part), _GRAPH)
 
 
 def check_noise(part: type[Noise]) -> list[str]:
     """Problems of a noise schedule, in words."""
-    return _run(lambda: part(**part.example()), _NOISE)
+    return _run(lambda: _built(Noise, part), _NOISE)
+
+
+def _built(kind: type[Part], part: type[Any]) -> Any:
+    supplied = {"vocab": VOCAB}
+    if part.registered.get(part.type_name) is not part:  # no recipe can name it
+        return part(**{name: supplied[name] for name in wanted(part) if name in supplied}, **part.example())
+    node, problems = resolve(kind, {"type": part.type_name, **part.example()})
+    if node is None or problems:
+        raise WorkbenchError("; ".join(map(str, problems)))
+    return build(node, supplied)
 
 
 def _run(build: Callable[[], object], checks: tuple[Callable[..., Iterator[str]], ...]) -> list[str]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from graphs.base import Graph, expand_rows
 from graphs.rates import check_rates, exponential, generator, inverse_cdf, read_matrix, stationary
-from workbench.core.bounds import NonNegative, Positive
+from workbench.core.bounds import Count, NonNegative, Positive
 from workbench.core.errors import Problem, WorkbenchError
 
 if TYPE_CHECKING:
@@ -101,16 +101,6 @@ class RateMatrix(Graph):
 
         return self._by_noise(to_R - from_R, carry, torch.empty_like(v_RS))
 
-    def score_entropy(self, log_score_RS: Tensor, x_R: Tensor, x0_R: Tensor, sigma_R: Tensor) -> Tensor:
-        """The sum itself, with ratios from the kernel; r (log r − 1 − log s) is 0 where r is."""
-        log_score_RS = log_score_RS.scatter(-1, x_R.unsqueeze(-1), 0.0)
-        log_ratio_RS = self.log_ratio(x_R, x0_R, sigma_R.double())
-        log_r_RS = torch.where(log_ratio_RS.isneginf(), 0.0, log_ratio_RS).to(log_score_RS.dtype)
-        ratio_RS = log_ratio_RS.exp().to(log_score_RS.dtype)
-        terms_RS = log_score_RS.exp() + ratio_RS * (log_r_RS - 1.0 - log_score_RS)
-        rates_RS = self.rate_into(x_R, sigma_R).to(terms_RS.dtype).scatter(-1, x_R.unsqueeze(-1), 0.0)
-        return torch.where(rates_RS > 0, rates_RS * terms_RS, 0.0).sum(-1)
-
     def _by_noise(self, delta_R: Tensor, of: Callable[[Tensor, Tensor], Tensor], out: Tensor) -> Tensor:
         """Fill ``out`` by groups of rows with one Δ: ``of(exp(ΔQ), rows)``. One exponential a distinct Δ."""
         deltas, group_R = torch.unique(delta_R.double(), return_inverse=True)
@@ -127,8 +117,8 @@ class Dense(RateMatrix):
 
     Settings:
         rates: the matrix, row by row
-        file: the matrix in a file instead (relative to the working directory): .npy, .csv, or .yaml (a list
-        of rows)
+        file: the matrix in a file instead (relative to the working directory): .npy, .npz (of one array), .csv, or
+        .yaml (a list of rows)
     """
 
     def __init__(self, vocab: int, rates: list[list[float]] | None = None, file: str | None = None) -> None:
@@ -144,16 +134,37 @@ class Dense(RateMatrix):
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
-        """Exactly one source, and inline rates that are rates."""
+        """Exactly one source, and rates in it: a bad file is told before a run is made."""
         yield from super().misfits(node, root)
         rates, file = node.settings.get("rates"), node.settings.get("file")
         if (rates is None) == (file is None):
             yield Problem(node.path, "graph dense needs either rates or file (not both)")
-        elif rates is not None:
-            try:
-                stationary(check_rates(rates))
-            except WorkbenchError as error:
-                yield Problem(f"{node.path}.rates", str(error))
+            return
+        try:
+            given: Any = rates if file is None else read_matrix(file)
+            stationary(check_rates(given))
+        except WorkbenchError as error:
+            yield Problem(f"{node.path}.{'rates' if file is None else 'file'}", str(error))
+
+
+@Graph.register("banded")
+class Banded(RateMatrix):
+    """Tokens in a circle that step to any of ``width`` neighbours on either side: between ``ring`` and ``uniform``.
+
+    Settings:
+        width: how far a step may go
+        forward: rate to the next token
+        backward: rate to the one before
+        decay: a step one token longer is this much rarer (1: all as frequent)
+    """
+
+    def __init__(
+        self, vocab: int, width: Count = 2, forward: Positive = 1.0, backward: NonNegative = 1.0, decay: Positive = 0.5
+    ) -> None:
+        """``width`` 1 is ``ring``; steps longer than half the circle go round it and add up."""
+        step = np.roll(np.eye(vocab), 1, axis=0)
+        paces = [(decay ** (d - 1), np.linalg.matrix_power(step, d)) for d in range(1, width + 1)]
+        super().__init__(vocab, generator(sum(pace * (forward * far + backward * far.T) for pace, far in paces)))
 
 
 @Graph.register("ring")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -123,7 +124,7 @@ def inverse_cdf(law_RS: Tensor, u_R: Tensor) -> Tensor:
 
 
 def read_matrix(file: str) -> npt.NDArray[np.float64]:
-    """A matrix from a ``.npy`` (nothing unpickled), ``.csv`` or ``.yaml`` file.
+    """A matrix from a ``.npy`` or ``.npz`` (of one array; nothing is unpickled), ``.csv`` or ``.yaml`` file.
 
     Raises:
         WorkbenchError: the file is missing, unreadable or of another kind.
@@ -131,13 +132,21 @@ def read_matrix(file: str) -> npt.NDArray[np.float64]:
     path = Path(file)
     readers: dict[str, Callable[[Path], Any]] = {
         ".npy": lambda p: np.load(p, allow_pickle=False),
+        ".npz": _only_array,
         ".csv": lambda p: np.loadtxt(p, delimiter=",", ndmin=2),
         ".yaml": lambda p: yaml.safe_load(p.read_text(encoding="utf-8")),
         ".yml": lambda p: yaml.safe_load(p.read_text(encoding="utf-8")),
     }
     if path.suffix not in readers:
-        raise WorkbenchError(f"graph dense: file {file!r} must end in .npy, .csv or .yaml")
+        raise WorkbenchError(f"graph dense: file {file!r} must end in .npy, .npz, .csv or .yaml")
     try:
         return np.array(readers[path.suffix](path), dtype=np.float64)
-    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
+    except (OSError, EOFError, TypeError, ValueError, BadZipFile, yaml.YAMLError) as error:
         raise WorkbenchError(f"graph dense: cannot read a matrix from {file!r}: {error}") from None
+
+
+def _only_array(path: Path) -> Any:
+    with np.load(path, allow_pickle=False) as arrays:
+        if len(arrays.files) != 1:
+            raise ValueError(f"it holds {len(arrays.files)} arrays ({', '.join(arrays.files)}); give one")
+        return arrays[arrays.files[0]]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from graphs.absorbing import Absorbing
 from graphs.base import Graph
+from graphs.mixture import Mixture
 from graphs.noise import Geometric, LogLinear
 from graphs.uniform import Uniform
 from samplers.base import Canvas, Law, Predictor, ScoreView, ShapeContext, Shaper, State, Times
@@ -38,7 +39,7 @@ MIDDLE, NEAR = 0.3, 0.03
 
 
 def check_predictor(part: type[Predictor]) -> list[str]:
-    """Problems of a predictor, in words: on the absorbing graph, and on the uniform one if it takes any graph."""
+    """Problems of a predictor, in words: on the absorbing graph, and on others if it takes any."""
     return run_checks(Predictor, part, _PREDICTOR)
 
 
@@ -62,6 +63,7 @@ def _worlds(rule: Predictor) -> Iterator[tuple[str, ExactView]]:
     yield "absorbing", ExactView(Absorbing(VOCAB), LogLinear(), joint)
     if rule.graphs == "any":
         yield "uniform", ExactView(Uniform(VOCAB), Geometric(), joint)
+        yield "mixture", ExactView(Mixture(VOCAB, 0.3), LogLinear(), joint)
 
 
 def _sampler(rule: Predictor, shapers: tuple[Shaper, ...] = (), steps: int = STEPS) -> Reverse:
@@ -179,7 +181,7 @@ def _is_faithful(rule: Predictor) -> Iterator[str]:
 def _heeds_shapers(rule: Predictor) -> Iterator[str]:
     """Where it says it takes shapers, a shaper that leaves one token leaves one token."""
     for name, view in _worlds(rule):
-        if rule.shapes == "clean" or (rule.shapes == "mask" and view.graph.mask):
+        if rule.shapes == "clean" or (rule.shapes == "mask" and view.graph.blind):
             tokens_BL = _sampler(rule, (_Only(),)).draw(view, Canvas.blank(8, LENGTH), Rng(3)).tokens_BL
             if bool((tokens_BL != 0).any()):
                 yield f"on {name}: tokens that the shaper excludes were drawn"

@@ -22,11 +22,12 @@ def misfits_of(node: Node, root: Node) -> Iterator[Problem]:
     predictors: list[Any] = list(Predictor.registered.values())
     yield from _sights([chosen, *correctors], graph, root)
     for child in [chosen, *correctors, *node.settings["lenses"]]:
-        if child.part.graphs == "mask" and not graph.mask:
+        if child.part.graphs == "mask" and not (graph.mask and graph.blind):
+            why = "tokens move too" if graph.mask else "there is none"
             yield Problem(
                 child.path,
-                f"{child.part.kind} {child.part.type_name!r} needs a graph with a mask; graph {graph.type_name!r} has "
-                f"none. {_these('Graphs', [one for one in graphs if one.mask])}",
+                f"{child.part.kind} {child.part.type_name!r} needs a graph with a mask on which only masks move; on "
+                f"{graph.type_name!r} {why}. {_these('Graphs', [one for one in graphs if one.mask and one.blind])}",
             )
     for child in correctors:
         if not child.part.corrects:
@@ -67,7 +68,7 @@ def _sights(rules: Sequence[Node], graph: type[Graph], root: Node) -> Iterator[P
 
 def _takes_shapers(predictor: type[Predictor], graph: type[Graph]) -> bool:
     """Whether the predictor reaches the law of the clean token on this graph."""
-    return predictor.shapes == "clean" or (predictor.shapes == "mask" and graph.mask)
+    return predictor.shapes == "clean" or (predictor.shapes == "mask" and graph.blind)
 
 
 def _these(what: str, able: Sequence[type[Any]]) -> str:

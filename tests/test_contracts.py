@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from workbench.core.part import KINDS, Part
 from workbench.data.base import Corpus, Tokenizer
 from workbench.data.corpora import PythonDocs
 from workbench.data.tokenizers import Bytes
+from workbench.processes.corruptions import Corruption, ExactCount
+from workbench.processes.estimators import Estimator, MonteCarlo
 from workbench.processes.objectives import Objective, ScoreEntropy
 from workbench.processes.readouts import Plain, Readout, Scaled
 from workbench.processes.time_draws import TimeDraw, UniformTimes
@@ -103,6 +106,22 @@ class Batched(UniformTimes):
         return super().draw(np.arange(len(seq_B)), step, rng)
 
 
+class Unweighted(ExactCount):
+    """Counts masks evenly, without the weight for it."""
+
+    def draw(self, seq_B, length, step, rng, noise, times):
+        drawn = super().draw(seq_B, length, step, rng, noise, times)
+        return replace(drawn, weight_N=torch.expm1(drawn.sigma_N))
+
+
+class Boastful(MonteCarlo):
+    """Half the nats."""
+
+    def bound(self, process, shell, x0_BL, seq_B, rng, draws):
+        bound = super().bound(process, shell, x0_BL, seq_B, rng, draws)
+        return replace(bound, nats_BK=bound.nats_BK / 2, parts={})
+
+
 class Asleep(Warmup):
     """Begins at 0."""
 
@@ -142,6 +161,8 @@ class Skipping(PythonDocs):
         (Objective, Dead, "a row that is not live has nats"),
         (TimeDraw, Late, "the weighted mean of t^1"),
         (TimeDraw, Batched, "depends on its batch"),
+        (Corruption, Unweighted, "Σ over masks of (masks)^0"),
+        (Estimator, Boastful, "all blocks together have probability"),
         (Schedule, Asleep, "moves nothing"),
         (Optimizer, Lazy, "exactly once"),
         (Tokenizer, Lossy, "comes back as"),

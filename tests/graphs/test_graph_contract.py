@@ -28,8 +28,8 @@ def test_schedules_meet_their_contract(name: str) -> None:
 
 
 def test_the_shipped_parts_are_registered() -> None:
-    assert {"absorbing", "uniform", "dense", "ring"} <= set(Graph.names())
-    assert {"loglinear", "geometric", "cosine"} <= set(Noise.names())
+    assert {"absorbing", "uniform", "mixture", "dense", "banded", "ring"} <= set(Graph.names())
+    assert {"loglinear", "geometric", "cosine", "polynomial", "clipped"} <= set(Noise.names())
 
 
 class WrongKernel(Uniform):

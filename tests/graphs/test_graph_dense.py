@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from graphs.dense import Dense, RateMatrix, Ring
+from graphs.base import Graph
+from graphs.contract import CHECKS
+from graphs.dense import Banded, Dense, RateMatrix, Ring
 from graphs.rates import exponential, generator, inverse_cdf, stationary
 from tests import oracle
 from workbench.core.errors import WorkbenchError
@@ -17,24 +20,32 @@ from workbench.core.errors import WorkbenchError
 GOOD = oracle.random(3, seed=1)
 
 
-def test_a_new_graph_is_its_matrix() -> None:
+def test_a_new_graph_is_its_matrix_in_eight_lines_and_meets_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Graph, "registered", dict(Graph.registered))
+
+    @Graph.register("ladder")
     class Ladder(RateMatrix):
         """Steps up and down, reflected at the ends."""
 
-        def __init__(self, vocab: int) -> None:
-            super().__init__(vocab, generator(np.eye(vocab, k=1) + 2 * np.eye(vocab, k=-1)))
+        def __init__(self, vocab: int, down: float = 2.0) -> None:
+            """``down``: rate to the token below; 1 to the one above."""
+            super().__init__(vocab, generator(np.eye(vocab, k=-1) + down * np.eye(vocab, k=1)))
 
+    assert len([line for line in inspect.getsource(Ladder).splitlines() if line.strip()]) <= 8
+    assert CHECKS["graph"](Ladder) == []
     x_R = torch.arange(4)
     K = Ladder(4).kernel_into(x_R, torch.zeros(4).double(), torch.full((4,), 0.8).double()).numpy()
-    Q = oracle.with_diagonal(np.eye(4, k=1) + 2 * np.eye(4, k=-1))
+    Q = oracle.with_diagonal(np.eye(4, k=-1) + 2 * np.eye(4, k=1))
     np.testing.assert_allclose(K, oracle.kernel(Q, 0.8), atol=1e-12)
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".csv", ".yaml"])
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv", ".yaml"])
 def test_matrix_from_a_file(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"rates{suffix}"
     if suffix == ".npy":
         np.save(path, GOOD)
+    elif suffix == ".npz":
+        np.savez(path, rates=GOOD)
     elif suffix == ".csv":
         np.savetxt(path, GOOD, delimiter=",", fmt="%.17g")
     else:
@@ -67,21 +78,32 @@ def test_one_source_and_no_more(tmp_path: Path) -> None:
     for name, message in (("no.csv", "cannot read a matrix"), ("rates.txt", "must end in")):
         with pytest.raises(WorkbenchError, match=message):
             Dense(3, file=str(tmp_path / name))
-    pickled = tmp_path / "pickled.npy"
-    np.save(pickled, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(WorkbenchError, match="cannot read a matrix"):
-        Dense(3, file=str(pickled))
+    np.save(tmp_path / "pickled.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    np.savez(tmp_path / "two.npz", rates=GOOD, more=GOOD)
+    (tmp_path / "empty.npy").touch()
+    (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04torn")
+    (tmp_path / "words.csv").write_text("0,1\n1,two\n")
+    because = {"pickled.npy": "", "two.npz": "2 arrays", "empty.npy": "", "torn.npz": "", "words.csv": "two"}
+    for name, why in because.items():
+        with pytest.raises(WorkbenchError, match=f"cannot read a matrix from .*{name}.*{why}"):
+            Dense(3, file=str(tmp_path / name))
 
 
-def test_misfits_are_found_before_building() -> None:
+def test_misfits_are_found_before_building(tmp_path: Path) -> None:
     def problems(**settings: object) -> list[str]:
         node = SimpleNamespace(path="process.graph", settings={"rates": None, "file": None, **settings})
         return [str(problem) for problem in Dense.misfits(node, node)]  # type: ignore[arg-type]
 
     assert problems(rates=GOOD.tolist()) == []
-    assert problems(file="rates.csv") == []
+    np.savetxt(tmp_path / "rates.csv", GOOD, delimiter=",", fmt="%.17g")
+    assert problems(file=str(tmp_path / "rates.csv")) == []
     assert "either rates or file" in problems()[0]
     assert problems(rates=[[-1.0, 1.0], [2.0, -1.0]])[0].startswith("process.graph.rates: columns")
+    np.save(tmp_path / "bad.npy", GOOD.T)
+    for name, why in (("bad.npy", "give the transpose"), ("none.npy", "cannot read a matrix")):
+        (found,) = problems(file=str(tmp_path / name))
+        assert found.startswith("process.graph.file: ")
+        assert why in found
 
 
 def test_end_law_of_chains_with_transient_states() -> None:
@@ -101,6 +123,13 @@ def test_ring_of_any_size() -> None:
     np.testing.assert_allclose(Ring(2, 1.0, 0.5).rates.numpy(), [[-1.5, 1.5], [1.5, -1.5]])
     np.testing.assert_allclose(Ring(6, 1.0, 0.5).rates.numpy(), oracle.ring(6, 1.0, 0.5))
     np.testing.assert_allclose(Ring(6, 1.0, 0.5).end_law.numpy(), np.full(6, 1 / 6))
+
+
+def test_a_band_lies_between_the_ring_and_the_uniform_graph() -> None:
+    np.testing.assert_allclose(Banded(6, 1, 1.0, 0.5).rates.numpy(), Ring(6, 1.0, 0.5).rates.numpy())
+    due = oracle.with_diagonal(sum(p * np.roll(np.eye(7), d, axis=0) for d, p in ((1, 2), (2, 1), (-1, 1), (-2, 0.5))))
+    np.testing.assert_allclose(Banded(7, 2, forward=2.0, backward=1.0, decay=0.5).rates.numpy(), due)
+    np.testing.assert_allclose(Banded(7, 3, 1 / 7, 1 / 7, decay=1.0).rates.numpy(), oracle.uniform(7), atol=1e-15)
 
 
 def test_exponential_at_large_and_small_noise() -> None:

@@ -9,6 +9,7 @@ import torch
 
 from graphs.base import Noise
 from graphs.noise import Cosine, Geometric, LogLinear
+from graphs.noise_forms import Clipped, Polynomial
 from workbench.core.errors import WorkbenchError
 
 SCHEDULES = {
@@ -17,6 +18,10 @@ SCHEDULES = {
     "geometric": Geometric(),
     "geometric, golden": Geometric(1e-3, 8.0),
     "cosine": Cosine(),
+    "polynomial": Polynomial(),
+    "polynomial, another power": Polynomial(1.5, eps=0.01),
+    "clipped loglinear": Clipped(LogLinear()),
+    "clipped geometric": Clipped(Geometric(), low=0.1, high=0.95),
 }
 T = torch.linspace(0, 1, 2001, dtype=torch.float64)
 schedules = pytest.mark.parametrize("noise", SCHEDULES.values(), ids=SCHEDULES)
@@ -67,3 +72,36 @@ def test_published_values() -> None:
 def test_geometric_noise_has_to_grow() -> None:
     with pytest.raises(WorkbenchError, match="sigma_min must lie below sigma_max"):
         Geometric(2.0, 1.0)
+
+
+def test_polynomial_shares_are_powers_of_time() -> None:
+    """MD4: α = 1 − t^w, here with what is left at the end; the first power is the log-linear schedule."""
+    share = -torch.expm1(-Polynomial(3.0, eps=0.01).total(T))
+    torch.testing.assert_close(share, 0.99 * T**3, rtol=1e-9, atol=1e-15)
+    for method in ("total", "rate", "time_at"):
+        torch.testing.assert_close(getattr(Polynomial(1.0), method)(T), getattr(LogLinear(), method)(T))
+
+
+def test_clipped_runs_through_its_shares_at_the_pace_of_the_whole() -> None:
+    inner = Cosine()
+    noise = Clipped(inner, low=0.3, high=0.8)
+    share = -torch.expm1(-noise.total(T))
+    assert float(share[0]) == pytest.approx(0.3)
+    assert float(share[-1]) == pytest.approx(0.8)
+    first, last = inner.time_at(noise.total(T[0])), inner.time_at(noise.total(T[-1]))
+    torch.testing.assert_close(noise.total(T), inner.total(first + (last - first) * T))
+    whole = Clipped(LogLinear(), low=0.0, high=0.999)
+    torch.testing.assert_close(whole.total(T), LogLinear().total(T), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("of", "low", "high", "message"),
+    [
+        (LogLinear(), 0.8, 0.3, "low must lie below high, but 0.8 ≥ 0.3"),
+        (LogLinear(), 0.3, 1.0, "run from 0 to 0.999; low 0.3 and high 1 must lie between"),
+        (Geometric(), 0.0, 0.5, "low 0 and high 0.5 must lie between"),
+    ],
+)
+def test_shares_that_cannot_be_cut_are_refused(of: Noise, low: float, high: float, message: str) -> None:
+    with pytest.raises(WorkbenchError, match=message):
+        Clipped(of, low, high)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from graphs.absorbing import Absorbing
 from graphs.base import Graph
 from graphs.dense import Ring
+from graphs.mixture import Mixture
 from graphs.uniform import Uniform
 from tests import oracle
 from workbench.processes.diffusion import Diffusion
@@ -50,7 +51,7 @@ def test_score_entropy_of_normalised_is_the_cross_entropy_of_mdlm_and_scaled_add
     torch.testing.assert_close(slack_R1[:, 0], z_R - 1 - z_R.log(), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("graph", [Absorbing(V), Uniform(V), Ring(V)], ids=lambda graph: graph.type_name)
+@pytest.mark.parametrize("graph", [Absorbing(V), Uniform(V), Ring(V), Mixture(V)], ids=lambda graph: graph.type_name)
 def test_scores_are_the_sums_that_define_them_and_the_general_form_agrees(graph):
     out_RS, _, sigma_R, x_R = drawn(graph)
     live_R = graph.live(x_R)
@@ -116,7 +117,7 @@ def test_score_entropy_of_leave_one_out_is_the_loss_of_duo():
 
 
 @pytest.mark.parametrize("name", ["normalised", "leave_one_out"])
-@pytest.mark.parametrize("graph", ["absorbing", "uniform"])
+@pytest.mark.parametrize("graph", ["absorbing", "uniform", "mixture"])
 def test_a_recipe_takes_them_and_extreme_outputs_stay_finite(name, graph):
     resolved = load("smoke/sedd.yaml", [f"process={{type: diffusion, graph: {graph}, readout: {name}}}"])
     from workbench import assemble

@@ -1,4 +1,4 @@
-"""What every readout, objective and draw of times must satisfy: run on any registered part, a plug-in's included.
+"""What every readout, objective, draw of times, corruption and estimator must satisfy: run on any registered part.
 
 ``CHECKS`` maps a kind to a function from a part's class to a list of problems; none: the contract is met.
 """
@@ -10,16 +10,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from graphs.absorbing import Absorbing
 from graphs.base import Graph
+from graphs.mixture import Mixture
+from graphs.noise import LogLinear
 from graphs.uniform import Uniform
 from workbench.core.checks import run_checks
 from workbench.core.rng import Rng
+from workbench.processes.base import Bound, Shell
+from workbench.processes.corruptions import Corruption
+from workbench.processes.diffusion import Diffusion
+from workbench.processes.estimators import Estimator
 from workbench.processes.objectives import Context, DenoisingRows, Objective, ScoreEntropy
-from workbench.processes.readouts import Plain, Readout
-from workbench.processes.time_draws import TimeDraw
+from workbench.processes.readouts import Normalised, Plain, Readout
+from workbench.processes.time_draws import TimeDraw, UniformTimes
 
 VOCAB = 5
 """Tokens of the small graphs the checks build."""
@@ -40,8 +46,20 @@ def check_time_draw(part: type[TimeDraw]) -> list[str]:
     return run_checks(TimeDraw, part, (_unbiased, _by_sequence))
 
 
+def check_corruption(part: type[Corruption]) -> list[str]:
+    """Problems of a way to draw noise, in words."""
+    return run_checks(Corruption, part, (_same_bound, _by_place))
+
+
+def check_estimator(part: type[Estimator]) -> list[str]:
+    """Problems of an estimator of the likelihood, in words."""
+    return run_checks(Estimator, part, (_no_more_than_one, _by_block))
+
+
 def _graphs(part: Readout | Objective) -> list[Graph]:
-    return [Absorbing(VOCAB)] if part.masked_only else [Absorbing(VOCAB), Uniform(VOCAB)]
+    everywhere: list[Graph] = [Absorbing(VOCAB), Uniform(VOCAB), Mixture(VOCAB, 0.3)]
+    graphs = everywhere[:1] if part.masked_only else everywhere
+    return [graph for graph in graphs if not isinstance(part, Objective) or isinstance(graph, part.graphs)]
 
 
 def _on_graphs(readout: Readout) -> list[tuple[Graph, Readout]]:
@@ -49,11 +67,11 @@ def _on_graphs(readout: Readout) -> list[tuple[Graph, Readout]]:
 
 
 def _rows(graph: Graph) -> tuple[Tensor, Context]:
-    """Outputs of eight rows in float64, and their context: the last row of a masked graph is not live."""
+    """Outputs of eight rows in float64, and their context; a graph with a mask has masks among them, and tokens too."""
     out_RS = torch.randn(8, graph.states, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x_R = torch.arange(8) % VOCAB
     if graph.mask:
-        x_R[:7] = VOCAB
+        x_R[: 7 if graph.blind else 3] = VOCAB
     sigma_R = torch.linspace(0.05, 3.0, 8, dtype=torch.float64)
     return out_RS, {"x": x_R, "target": (torch.arange(8) + 2) % VOCAB, "sigma": sigma_R}
 
@@ -117,8 +135,7 @@ def _scores(objective: Objective, graph: Graph) -> tuple[Tensor, Context]:
     """Log-scores that this objective takes: any, or those of a normalised clean law."""
     out_RS, context = _rows(graph)
     if objective.normalised:
-        scale_R1 = torch.expm1(context["sigma"]).unsqueeze(-1)
-        out_RS = torch.nn.functional.pad(out_RS[:, :VOCAB].log_softmax(-1) - scale_R1.log(), (0, 1))
+        out_RS = graph.score_from_clean(out_RS[:, :VOCAB].log_softmax(-1), context["x"], context["sigma"])
     return Plain().log_score(out_RS, context["x"], context["sigma"]), context
 
 
@@ -174,9 +191,92 @@ def _by_sequence(times: TimeDraw) -> Iterator[str]:
         yield "a sequence's time depends on its batch"
 
 
+# --- corruptions ------------------------------------------------------------------------------------------------
+
+
+def _same_bound(corruption: Corruption) -> Iterator[str]:
+    """The absorbing bound of a denoiser that costs 1, or the number of masks, at each mask: ∫ dλ/λ of both is known."""
+    length, noise, times = 6, LogLinear(), UniformTimes()
+    count, weight = [], []
+    for step in range(40):
+        drawn = corruption.draw(np.arange(500), length, step, Rng(0), noise, times)
+        if float(drawn.u_NL.min()) < 0 or float(drawn.u_NL.max()) >= 1 or not bool(drawn.weight_N.isfinite().all()):
+            yield "numbers outside [0, 1), or weights that are no numbers"
+            return
+        moved_NL = drawn.u_NL < -torch.expm1(-drawn.sigma_N).unsqueeze(-1)
+        count.append(moved_NL.double().sum(-1))
+        weight.append(drawn.weight_N / torch.expm1(drawn.sigma_N))
+    count_N, weight_N = torch.cat(count), torch.cat(weight)
+    for power, due in ((1, float(length)), (2, length * (length + 1) / 2)):
+        found = float((weight_N * count_N**power).mean())
+        if abs(found - due) > 0.04 * due:
+            yield f"Σ over masks of (masks)^{power - 1} is {found:.3f} in the mean; the bound has {due:.3f}"
+
+
+def _by_place(corruption: Corruption) -> Iterator[str]:
+    """The same sequence gets the same noise however the batch is cut."""
+    noise, times = LogLinear(), UniformTimes()
+    whole = corruption.draw(np.arange(40, 56), 5, 3, Rng(1), noise, times)
+    part = corruption.draw(np.arange(44, 50), 5, 3, Rng(1), noise, times)
+    kept = torch.from_numpy((whole.item_N >= 4) & (whole.item_N < 10))
+    for name in ("t_N", "sigma_N", "weight_N", "u_NL"):
+        if not torch.equal(getattr(whole, name)[kept], getattr(part, name)):
+            yield f"a sequence's {name} depends on its batch"
+
+
+# --- estimators -------------------------------------------------------------------------------------------------
+
+
+class _Network(nn.Module):
+    """Outputs [B, L, S] that depend on the whole text and on the noise; its head is the identity."""
+
+    def __init__(self, states: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(states, states, bias=False)
+        nn.init.eye_(self.head.weight)
+        self.register_buffer("says", torch.randn(states, 2, states, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x_BL: Tensor, sigma_B: Tensor) -> Tensor:
+        others_BS = self.get_buffer("says")[x_BL, torch.arange(2)].sum(1)
+        return (others_BS * (1 + 0.1 * sigma_B.cos().unsqueeze(-1))).unsqueeze(1) + self.get_buffer("says")[:2, 0]
+
+
+def _estimated(estimator: Estimator, blocks: slice = slice(None)) -> Bound:
+    """Of all blocks of two tokens (or some of them), by 64 draws; ids of sequences are their numbers."""
+    graph = Absorbing(VOCAB)
+    process = Diffusion(
+        VOCAB, 2, graph, LogLinear(), Normalised(), ScoreEntropy(), UniformTimes(), estimator=estimator
+    )
+    x0_BL = np.stack(np.divmod(np.arange(VOCAB**2), VOCAB), -1)[blocks]
+    seq_B = np.arange(VOCAB**2)[blocks]
+    return process.nll(Shell(_Network(graph.states)).eval(), x0_BL, seq_B, Rng(0), 64)
+
+
+def _no_more_than_one(estimator: Estimator) -> Iterator[str]:
+    """Nats of the shape they should have, whose terms add up; all blocks together have no more than probability 1."""
+    bound = _estimated(estimator)
+    nats_B = bound.nats_BK.mean(1)
+    if len(nats_B) != VOCAB**2 or not np.isfinite(bound.nats_BK).all():
+        yield f"nats are {list(bound.nats_BK.shape)}, not [{VOCAB**2}, draws], or not finite"
+        return
+    if bound.parts and np.abs(sum(bound.parts.values()) - nats_B).max() > 1e-6:
+        yield f"the terms {', '.join(bound.parts)} do not add up to the nats"
+    total = float(np.exp(-nats_B).sum())
+    if total > 1.02 or (bound.kind == "exact" and total < 0.999):
+        yield f"says {bound.kind}, but all blocks together have probability {total:.4f}"
+
+
+def _by_block(estimator: Estimator) -> Iterator[str]:
+    """A block gets the same draws however the batch is cut."""
+    if np.abs(_estimated(estimator).nats_BK[3:9] - _estimated(estimator, slice(3, 9)).nats_BK).max() > 1e-5:
+        yield "a block's nats depend on its batch"
+
+
 CHECKS: dict[str, Callable[[Any], list[str]]] = {
     "readout": check_readout,
     "objective": check_objective,
     "time_draw": check_time_draw,
+    "corruption": check_corruption,
+    "estimator": check_estimator,
 }
 """Kind → contract check."""

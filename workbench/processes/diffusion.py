@@ -14,7 +14,8 @@ from samplers.base import ScoreView, View
 from workbench.core.rng import Rng
 from workbench.kernels.rows import fused_rows, gather_features, padded_rows
 from workbench.processes.base import BUCKETS, Bound, Loss, Noised, Process
-from workbench.processes.likelihood import diffusion_bound
+from workbench.processes.corruptions import Corruption, Draw, Independent
+from workbench.processes.estimators import Estimator, MonteCarlo
 from workbench.processes.objectives import DenoisingRows, Objective, ScoreEntropy
 from workbench.processes.readouts import Readout
 from workbench.processes.time_draws import TimeDraw
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 class Diffusion(Process):
     """Discrete diffusion by scores (Lou, Meng & Ermon 2024).
 
-    Training loss, nats per token: E over t of weight(t) · dσ/dt · Σ over live rows of the objective / (B · L).
+    Training loss, nats per token: E over noise of weight · Σ over live rows of the objective / (B · L), for a drawn
+    time weight(t) · dσ/dt.
 
     Settings:
         graph: the forward process on one position.
@@ -36,6 +38,8 @@ class Diffusion(Process):
         readout: what the network's outputs mean; the graph's usual one where left out.
         objective: nats of a row per unit of σ.
         times: which times are trained on.
+        corruption: how noise is drawn for training: by positions at those times, by shares or by numbers of masks.
+        estimator: how the likelihood of held-out text is estimated.
     """
 
     sees = frozenset({"all", "others"})
@@ -43,7 +47,10 @@ class Diffusion(Process):
     usual: ClassVar[dict[str, object]] = {
         "objective": {"type": "score_entropy"},
         "times": {"type": "stratified"},
+        "corruption": {"type": "independent"},
+        "estimator": {"type": "monte_carlo"},
     }
+    afterwards = frozenset({"estimator"})
 
     def __init__(
         self,
@@ -54,11 +61,14 @@ class Diffusion(Process):
         readout: Readout,
         objective: Objective,
         times: TimeDraw,
+        corruption: Corruption | None = None,
+        estimator: Estimator | None = None,
     ) -> None:
-        """``vocab`` tokens in blocks of ``length``."""
+        """``vocab`` tokens in blocks of ``length``; None stands for ``independent`` and ``monte_carlo``."""
         self.vocab, self.length = vocab, length
         self.graph, self.noise, self.readout = graph, noise, readout.on(graph)
-        self.objective, self.times = objective, times
+        self.objective, self.times, self.corruption = objective, times, corruption or Independent()
+        self.estimator = estimator or MonteCarlo()
         self.states = self.outputs = graph.states
         self.rows = DenoisingRows(graph, self.readout, objective)
         self.bound_rows = DenoisingRows(graph, self.readout, ScoreEntropy())
@@ -66,10 +76,9 @@ class Diffusion(Process):
     def prepare(
         self, x0_BL: npt.NDArray[np.int64], seq_B: npt.NDArray[np.int64], step: int, rng: Rng
     ) -> Noised:
-        """Draw times and noise; keep the live rows, padded to a few rows more with weight 0."""
-        t_B, draw_B = self.times.draw(seq_B, step, rng)
-        u_BL = rng.uniform("corrupt", step, seq_B, x0_BL.shape[1])
-        return self.noised(x0_BL, t_B, draw_B, u_BL)
+        """Draw noise; keep the live rows, padded to a few rows more with weight 0."""
+        drawn = self.corruption.draw(seq_B, x0_BL.shape[1], step, rng, self.noise, self.times)
+        return self.noised_by(x0_BL[drawn.item_N], drawn)
 
     def noised(
         self,
@@ -79,18 +88,23 @@ class Diffusion(Process):
         u_BL: npt.NDArray[np.float64],
     ) -> Noised:
         """The batch at given times and uniform numbers, its rows weighted by ``weight`` · dσ/dt."""
+        t, weight = torch.from_numpy(t_B), torch.from_numpy(weight_B) * self.noise.rate(torch.from_numpy(t_B))
+        drawn = Draw(np.arange(len(x0_BL)), t, self.noise.total(t), weight, torch.from_numpy(u_BL))
+        return self.noised_by(x0_BL, drawn)
+
+    def noised_by(self, x0_BL: npt.NDArray[np.int64], drawn: Draw) -> Noised:
+        """The batch at given noise and numbers, one sequence of ``x0_BL`` a sequence of the draw."""
         batch, length = x0_BL.shape
-        x0, t = torch.from_numpy(np.ascontiguousarray(x0_BL)), torch.from_numpy(t_B)
-        sigma_B, rate_B = self.noise.total(t), self.noise.rate(t)
-        x_BL = self.graph.corrupt(x0, sigma_B.unsqueeze(-1), torch.from_numpy(u_BL))
+        x0, sigma_B = torch.from_numpy(np.ascontiguousarray(x0_BL)), drawn.sigma_N
+        x_BL = self.graph.corrupt(x0, sigma_B.unsqueeze(-1), drawn.u_NL)
         live = self.graph.live(x_BL).reshape(-1).nonzero().squeeze(-1)
         padded = padded_rows(live.numel(), self.device)
         rows_R = torch.zeros(padded, dtype=torch.long)
         rows_R[: live.numel()] = live
         b_R = rows_R // length
-        weight_R = (torch.from_numpy(weight_B) * rate_B)[b_R].to(torch.float32)
+        weight_R = drawn.weight_N[b_R].to(torch.float32)
         weight_R[live.numel() :] = 0.0
-        bucket_B = (t * BUCKETS).long().clamp_(0, BUCKETS - 1)
+        bucket_B = (drawn.t_N * BUCKETS).long().clamp_(0, BUCKETS - 1)
         return Noised(
             x_BL=x_BL,
             sigma_B=sigma_B.to(torch.float32),
@@ -115,7 +129,7 @@ class Diffusion(Process):
         weight_R = noised.weight_R.to(nats_R.dtype)
         counted_R = (weight_R > 0).to(nats_R.dtype)
         logs = {"bound/bucket": _bucketed(nats_R * weight_R, noised.bucket_R, noised.bucket_tokens)}
-        if self.graph.mask:
+        if self.graph.blind:
             counts = torch.zeros(BUCKETS, dtype=nats_R.dtype, device=nats_R.device)
             counts.index_add_(0, noised.bucket_R, counted_R)
             for index, name in enumerate(self.objective.aux):
@@ -130,8 +144,8 @@ class Diffusion(Process):
         rng: Rng,
         draws: int,
     ) -> Bound:
-        """An upper bound of −log p by ``draws`` stratified noise draws a block (see `likelihood`)."""
-        return diffusion_bound(self, shell, x0_BL, seq_B, rng, draws)
+        """An upper bound of −log p by ``draws`` draws a block, or what the estimator says."""
+        return self.estimator.bound(self, shell, x0_BL, seq_B, rng, draws)
 
     def unigram_bias(self, share_V: Tensor) -> Tensor | None:
         """As the readout says, 0 for a mask."""

@@ -80,11 +80,11 @@ def diffusion_bound(
         u_BL = rng.uniform("bound/corrupt", k, seq_B, length)
         t_B = eps + (1 - eps) * (k + shift_B) / draws
         noised = process.noised(x0_BL, t_B, np.full(batch, 1 - eps), u_BL)
-        nats_BK[:, k] = _per_block(shell, process.bound_rows, noised, process.chunk, batch, length)
+        nats_BK[:, k] = per_block(shell, process.bound_rows, noised, process.chunk, batch, length)
         at_eps = process.noised(
             x0_BL, np.full(batch, eps), np.ones(batch), rng.uniform("bound/eps", k, seq_B, length)
         )
-        clean_BK[:, k] = _per_block(shell, CleanUpRows(process), _unit(at_eps), process.chunk, batch, length)
+        clean_BK[:, k] = per_block(shell, CleanUpRows(process), _unit(at_eps), process.chunk, batch, length)
     sigma_end = process.noise.total(torch.ones(1, dtype=torch.float64))
     x0 = torch.from_numpy(np.ascontiguousarray(x0_BL))
     prior_B = process.graph.prior_kl(x0, sigma_end.expand(x0.shape)).sum(-1).numpy().astype(np.float64)
@@ -100,7 +100,7 @@ def _unit(noised: Noised) -> Noised:
     return replace(noised, weight_R=(noised.weight_R > 0).to(noised.weight_R.dtype))
 
 
-def _per_block(
+def per_block(
     shell: nn.Module, rows: object, noised: Noised, chunk: int, batch: int, length: int
 ) -> npt.NDArray[np.float64]:
     """Σ of weighted nats by block, [B] float64."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from graphs.base import Graph, gather_own
 from workbench.core.errors import Problem
 from workbench.core.part import Part
+from workbench.processes.fits import needs_graph, needs_masks_only
 from workbench.processes.readouts import Readout
 
 if TYPE_CHECKING:
@@ -25,27 +26,24 @@ class Objective(Part, ABC, kind="objective"):
     """A training objective of a diffusion process, per unit of σ (the process weighs it by dσ/dt).
 
     What is trained on; likelihood is always bounded by the score entropy (`likelihood`), whatever was.
-    ``aux``: names of the diagnostics it returns beside the nats. ``masked_only``: needs a masked graph.
-    ``normalised``: needs a readout whose scores are those of a normalised clean law. Rows that are not live get 0.
+    ``aux``: names of the diagnostics it returns beside the nats. ``masked_only``: needs a graph with a mask on which
+    only masks move. ``graphs``: the graphs whose formula it is. ``normalised``: needs a readout whose scores are those
+    of a normalised clean law. Rows that are not live get 0.
     """
 
     aux: ClassVar[tuple[str, ...]] = ()
     masked_only: ClassVar[bool] = False
+    graphs: ClassVar[type[Graph]] = Graph
     normalised: ClassVar[bool] = False
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
-        """A graph without the mask, or a readout without the norm, that this objective needs."""
+        """A graph or a readout that is not what this objective needs."""
         yield from super().misfits(node, root)
-        graph: Any = root.find("process.graph")
         readout: Any = root.find("process.readout")
-        if cls.masked_only and graph is not None and not graph.part.mask:
-            fitting = [name for name, one in sorted(graph.part.registered.items()) if one.mask]
-            yield Problem(
-                node.path,
-                f"objective {cls.type_name!r} needs a graph with a mask, and graph {graph.part.type_name!r} has none. "
-                f"Graphs that fit: {', '.join(fitting)}.",
-            )
+        if cls.masked_only:
+            yield from needs_masks_only(node, root)
+        yield from needs_graph(node, root, cls.graphs)
         if cls.normalised and readout is not None and not readout.part.normalised:
             known: dict[str, Any] = dict(Readout.registered)
             fitting = [name for name, one in sorted(known.items()) if one.normalised]
@@ -74,7 +72,7 @@ class Objective(Part, ABC, kind="objective"):
 class ScoreEntropy(Objective):
     """Denoising score entropy (SEDD eq. 14), the integrand of SEDD's likelihood bound.
 
-    On masked graphs it also reports the slack of the score sum, Z − 1 − ln Z with Z = (e^σ − 1) Σ_y s_y: the
+    Where only masks move it also reports the slack of the score sum, Z − 1 − ln Z with Z = (e^σ − 1) Σ_y s_y: the
     bound is (e^σ − 1)⁻¹ times cross-entropy of the normalised network plus this slack, which is 0 for calibrated
     scores.
     """
@@ -101,7 +99,7 @@ class ScoreEntropy(Objective):
 
         nats = Σ s − r log s_{x0} + r (log r − 1) with r = 1/(e^σ − 1), hence Z = nats/r + log s_{x0} − log r + 1.
         """
-        if not graph.mask:
+        if not graph.blind:
             return nats_R.new_zeros(nats_R.shape[0], 1)
         scale = torch.expm1(context["sigma"].to(nats_R.dtype))
         total = nats_R * scale + log_score_own_R + scale.log() + 1

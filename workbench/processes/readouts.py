@@ -22,7 +22,7 @@ class Readout(Part, ABC, kind="readout", supplied=("vocab",)):
     """Head outputs → log-scores log p_σ(y)/p_σ(x), own entry 0.
 
     ``affine``: outputs plus a number per row (own entry excepted), so that a gradient in log-scores is, own entry
-    zeroed, a gradient in outputs; others are differentiated automatically. ``masked_only``: needs a masked graph.
+    zeroed, a gradient in outputs; others are differentiated automatically. ``masked_only``: for masks alone.
     ``normalised``: the scores are those of a normalised law of the clean token, whatever the outputs.
     """
 
@@ -51,13 +51,14 @@ class Readout(Part, ABC, kind="readout", supplied=("vocab",)):
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
-        """A readout for masked graphs beside a graph without a mask."""
+        """A readout for masks beside a graph on which tokens move too."""
         yield from super().misfits(node, root)
         graph = root.find("process.graph")
-        if cls.masked_only and graph is not None and not graph.part.mask:
+        if cls.masked_only and graph is not None and not (graph.part.mask and graph.part.blind):
+            why = "tokens move too" if graph.part.mask else "there is no mask"
             yield Problem(
                 node.path,
-                f"readout {cls.type_name!r} scales by a mask's noise, and graph {graph.part.type_name!r} has no mask; "
+                f"readout {cls.type_name!r} scales by a mask's noise, and on graph {graph.part.type_name!r} {why}; "
                 f"leave the readout out or take the graph's usual one: {dict(graph.part.usual).get('readout')}",
             )
 

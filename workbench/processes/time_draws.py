@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 import numpy.typing as npt
 
-from workbench.core.bounds import Probability
+from workbench.core.bounds import Count, Probability
 from workbench.core.part import Part
 from workbench.core.rng import Rng
 
@@ -66,4 +66,28 @@ class StratifiedTimes(TimeDraw):
         """(t_B, weight_B)."""
         shift = rng.uniform("time", step, [0], 1)[0, 0]
         u = (shift + seq_B.astype(np.float64) * GOLDEN) % 1.0
+        return self.eps + (1 - self.eps) * u, np.full(len(u), 1 - self.eps)
+
+
+@TimeDraw.register("antithetic")
+class AntitheticTimes(TimeDraw):
+    """VDM's low-discrepancy times: t = (u + i/n) mod 1 for sequence i of n, one fresh u a step (Kingma et al. 2021).
+
+    Of any ``every`` consecutive sequences one falls into each n-th part of [eps, 1], at the same place in it. With
+    ``every`` = the batch this is the published sampler (MDLM: antithetic_sampling); the batch is not asked, so that it
+    may be cut. ``stratified`` needs no such number and is nearly as even.
+
+    Settings:
+        every: how many consecutive sequences share out the times: the global batch, or a divisor of it
+        eps: shortest time trained on.
+    """
+
+    def __init__(self, every: Count = 32, eps: Probability = 1e-3) -> None:
+        """``every`` sequences a comb of times; ``eps``: shortest time."""
+        self.every, self.eps = every, eps
+
+    def draw(self, seq_B: npt.NDArray[np.int64], step: int, rng: Rng) -> tuple[Floats, Floats]:
+        """(t_B, weight_B)."""
+        shift = rng.uniform("time", step, [0], 1)[0, 0]
+        u = (shift + (seq_B % self.every) / self.every) % 1.0
         return self.eps + (1 - self.eps) * u, np.full(len(u), 1 - self.eps)

@@ -73,7 +73,7 @@ class DenoiserLook(Look):
 
     def log_total(self, rows_R: Tensor, vocab: int) -> Tensor:
         """log Σ over tokens of the score, [R] float64."""
-        if self.view.graph.mask:
+        if self.view.graph.blind:
             _, sigma_R = self._at(rows_R)
             total_R = self.view.readout.total(self._outputs(rows_R), sigma_R, vocab)
             if total_R is not None:
