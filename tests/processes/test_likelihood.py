@@ -9,6 +9,7 @@ from torch import nn
 
 from backbones.base import Backbone
 from graphs.absorbing import Absorbing
+from graphs.mixture import Mixture
 from graphs.noise import Geometric, LogLinear
 from graphs.uniform import Uniform
 from tests import oracle
@@ -36,13 +37,28 @@ class ExactNet(Backbone):
     def forward(self, x_BL, sigma=None, cache=None):
         rows = []
         for x, s in zip(x_BL.numpy(), sigma.double().numpy(), strict=True):
-            score = oracle.scores(oracle.noised(self.p0, self.rates, float(s)))
+            score = oracle.scores(self.noised(float(s)))
             with np.errstate(divide="ignore"):
                 log_score = np.log(score[np.ravel_multi_index(tuple(x), self.p0.shape)])
             if self.unscale:
                 log_score = log_score + np.log(np.expm1(float(s))) + np.log(self.size - 1)
             rows.append(np.clip(log_score, -60, 60))
         return torch.tensor(np.stack(rows), dtype=torch.float32)
+
+    def noised(self, sigma):
+        return oracle.noised(self.p0, self.rates, sigma)
+
+
+class ExactMixture(ExactNet):
+    """The same of a chain that is not homogeneous, noised by its kernel."""
+
+    def __init__(self, p0, graph) -> None:
+        super().__init__(p0, np.zeros((graph.states, graph.states)), unscale=False)
+        self.graph = graph
+
+    def noised(self, sigma):
+        x_R, zero_R = torch.arange(self.size), torch.zeros(self.size, dtype=torch.float64)
+        return oracle.push(self.p0, self.graph.kernel_into(x_R, zero_R, zero_R + sigma).numpy())
 
 
 def _world(masked: bool):
@@ -93,6 +109,22 @@ def test_bound_of_the_exact_score_is_the_likelihood_plus_the_known_gap_at_the_en
         assert abs(mean - truth - gap) < 4 * error + 5e-3, (mean, truth, gap, error)
         total = sum(part[b] for part in bound.parts.values())
         assert abs(total - mean) < 1e-9
+
+
+def test_bound_of_the_exact_score_on_a_graph_whose_rate_moves_with_the_noise():
+    graph, noise, draws = Mixture(VOCAB, 0.3), LogLinear(0.02), 1500
+    p0 = oracle.embed(oracle.random_joint(VOCAB, LENGTH, seed=3), VOCAB + 1)
+    process = Diffusion(VOCAB, LENGTH, graph, noise, Plain(), ScoreEntropy(), StratifiedTimes())
+    net, x0 = ExactMixture(p0, graph), np.array([[0, 2], [1, 1]])
+    bound = process.nll(Shell(net), x0, np.arange(2), Rng(0), draws)
+    sigma_end = float(noise.total(torch.ones((), dtype=torch.float64)))
+    for b, x in enumerate(x0):
+        clean = np.zeros_like(p0)
+        clean[tuple(x)] = 1.0
+        end = oracle.kl(ExactMixture(clean, graph).noised(sigma_end), net.noised(sigma_end))
+        truth, gap = -np.log(p0[tuple(x)]), bound.parts["prior"][b] - end
+        mean, error = bound.nats_BK[b].mean(), bound.nats_BK[b].std() / np.sqrt(draws)
+        assert abs(mean - truth - gap) < 4 * error + 5e-3, (mean, truth, gap, error)
 
 
 def test_training_loss_estimates_the_diffusion_term():
