@@ -50,7 +50,7 @@ def misfits_of(node: Node, root: Node) -> Iterator[Problem]:
 def _sights(rules: Sequence[Node], graph: type[Graph], root: Node) -> Iterator[Problem]:
     """Rules that read settled tokens' laws beside a backbone that sees them."""
     backbone = root.find("backbone")
-    for child in rules if backbone is not None and graph.mask else ():
+    for child in rules if backbone is not None and graph.blind else ():
         rule, net = cast("type[Predictor]", child.part), cast("Any", backbone).part
         if rule.sight != "all" and net.sight(cast("Node", backbone).settings) != rule.sight:
             able = [

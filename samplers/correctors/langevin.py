@@ -40,7 +40,7 @@ class ForwardBackward(Predictor):
     def law(self, stage: int, looks: Sequence[Look], state: State, view: ScoreView, shape: Shape | None) -> Law:
         """See the class."""
         graph, look, rows_R = view.graph, looks[stage], live_rows(state)
-        if graph.mask and stage == 0:
+        if graph.blind and stage == 0:
             rows_R = settled_rows(state)
             leave_R = torch.full(rows_R.shape, -math.expm1(-self.more), dtype=torch.float64)
             to_R = torch.full_like(rows_R, graph.vocab)

@@ -34,7 +34,7 @@ class Gibbs(Predictor):
 
     def law(self, stage: int, looks: Sequence[Look], state: State, view: ScoreView, shape: Shape | None) -> Law:
         """See the class."""
-        if not view.graph.mask:
+        if not view.graph.blind:
             rows_R = live_rows(state)[: 0 if stage else None]
             zeros_R = torch.zeros(rows_R.numel(), dtype=torch.float64)
             return redrawn(rows_R, zeros_R, self.k, 0.0, looks[0], state, view, None)
@@ -76,7 +76,7 @@ class Informed(Predictor):
 
     def law(self, stage: int, looks: Sequence[Look], state: State, view: ScoreView, shape: Shape | None) -> Law:
         """See the class."""
-        rows_R = settled_rows(state) if view.graph.mask else live_rows(state)
+        rows_R = settled_rows(state) if view.graph.blind else live_rows(state)
         x_R = state.x_BL.reshape(-1)
 
         def misfit(piece_R: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ class SelfCorrection(Predictor):
             ones_R = torch.ones(rows_R.numel(), dtype=torch.float64)
             to_R = before_BL.reshape(-1)[rows_R]
             return Law(rows_R, ones_R, torch.Tensor.double, to_R=to_R, blind=True, choice=choice)
-        rows_R = settled_rows(state) if view.graph.mask else live_rows(state)
+        rows_R = settled_rows(state) if view.graph.blind else live_rows(state)
         return redrawn(rows_R, None, self.k, 0.0, looks[0], state, view, None, self.tau)
 
 
@@ -169,4 +169,4 @@ def redrawn(
 
     choice = None if score_R is None else Choice(score_R, torch.full((len(state.x_BL),), k), tau)
     ones_R = torch.ones(rows_R.numel(), dtype=torch.float64)
-    return Law(rows_R, ones_R, target, blind=True, lands_live=not view.graph.mask, choice=choice, exact=exact)
+    return Law(rows_R, ones_R, target, blind=True, lands_live=not view.graph.blind, choice=choice, exact=exact)

@@ -46,7 +46,7 @@ def conditional(look: Look, rows_R: Tensor, view: ScoreView) -> Tensor:
 
     Without a mask the score, normalised, is that law; on masked graphs the network must not see the position.
     """
-    if view.graph.mask:
+    if view.graph.blind:
         return look.others(rows_R)
     return look.log_score(rows_R).log_softmax(-1)
 
