@@ -178,6 +178,7 @@ def plot(record: dict[str, Any], file: Path) -> None:
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "lengths"
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
 
     figure, (speed, memory) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for marker, name in zip("osD^vP*", dict.fromkeys(row["backbone"] for row in record["lengths"]), strict=False):
@@ -191,6 +192,8 @@ def plot(record: dict[str, Any], file: Path) -> None:
         axes.set(xscale="log", yscale="log", xlabel="length (tokens)", title=title)
         axes.set_xticks([row["length"] for row in rows], [f"{row['length']:,}" for row in rows])
         axes.minorticks_off()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.grid(alpha=0.3)
     speed.legend(frameon=False)
     figure.savefig(file, metadata={"Date": None})
