@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.core.toys import Study, valid
+from workbench.audit.section import Audit
 from workbench.core import index
 from workbench.core.reading import read_yaml
 from workbench.core.schema import DIALECT, json_schema
@@ -120,12 +121,19 @@ def recipe_schema():
     return json_schema(Recipe)
 
 
+@pytest.fixture(scope="module")
+def audit_schema():
+    index.import_parts()
+    return json_schema(Audit)
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_every_recipe_fits_the_schema(path, recipe_schema):
+def test_every_recipe_fits_the_schema(path, recipe_schema, audit_schema):
     data = numbers(read_yaml(path))
     if "axes" in data:
         pytest.skip("a grid of recipes, not a recipe")
-    assert faults(recipe_schema, data, recipe_schema) == []
+    schema = audit_schema if path.parent.name == "audits" else recipe_schema
+    assert faults(schema, data, schema) == []
 
 
 def test_every_part_has_its_branch(recipe_schema):
