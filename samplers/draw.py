@@ -107,7 +107,7 @@ def movers(state: State, law: Law, rng: Rng, chunk: int) -> Tensor:
         WorkbenchError: the probability of leaving is not a number.
     """
     rows_R, leave_R = law.rows_R, law.leave_R.to("cpu", torch.float64)
-    _require_numbers(leave_R, state)
+    require_numbers(leave_R, state)
     u_R = _numbers(rng, "leave", state, rows_R)
     leaves_R = (u_R < leave_R) & state.free_BL.reshape(-1)[rows_R]
     if law.choice is not None:
@@ -115,7 +115,7 @@ def movers(state: State, law: Law, rng: Rng, chunk: int) -> Tensor:
     moved_M = torch.nonzero(leaves_R).squeeze(-1)
     if law.exact is not None and moved_M.numel():
         exact_M = torch.cat([law.exact(piece) for piece in moved_M.split(chunk)]).to("cpu", torch.float64)
-        _require_numbers(exact_M, state)
+        require_numbers(exact_M, state)
         moved_M = moved_M[u_R[moved_M] < exact_M]
     return moved_M
 
@@ -168,7 +168,8 @@ def _chosen(u_R: Tensor, choice: Choice, rows_R: Tensor, shape: torch.Size) -> T
     return chosen_BL.reshape(-1)[rows_R]
 
 
-def _require_numbers(leave_R: Tensor, state: State) -> None:
+def require_numbers(leave_R: Tensor, state: State) -> None:
+    """Raises ``WorkbenchError`` where a probability of leaving is NaN: the network has diverged."""
     if bool(torch.isnan(leave_R).any()):
         raise WorkbenchError(
             f"the network's scores are not numbers at sampling step {state.step} (t = {float(state.t_B[0]):.4g}): "

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from graphs.base import Graph
 from samplers.base import Law, State
-from samplers.draw import Drawn, draw, settle
+from samplers.draw import Drawn, draw, require_numbers, settle
 from workbench.core.rng import Rng
 
 BITS = 24
@@ -21,15 +21,20 @@ BITS = 24
 
 
 def race(state: State, law: Law, rng: Rng, graph: Graph, chunk: int) -> Drawn:
-    """Draw the next state by the race, keyed like `draw`; laws that choose rows together, or only know where rows
-    go, are drawn by `draw`."""
+    """Draw the next state by the race, keyed like `draw`; laws that choose rows together, only know where rows go, or
+    note how probable what they draw is, are drawn by `draw`.
+
+    Raises:
+        WorkbenchError: the network's scores are not numbers.
+    """
     rows_R = law.rows_R
-    if law.choice is not None or law.to_R is not None or rows_R.numel() == 0:
+    if law.choice is not None or law.to_R is not None or law.notes or rows_R.numel() == 0:
         return draw(state, law, rng, graph, chunk)
     index_R = torch.arange(rows_R.numel())
     leave_R = law.leave_R.to("cpu", torch.float64)
     if law.exact is not None:
         leave_R = torch.minimum(leave_R, torch.cat([law.exact(piece).cpu() for piece in index_R.split(chunk)]))
+    require_numbers(leave_R, state)
     moved, landed, sound = [], [], []
     for piece in index_R[leave_R > 0].split(chunk):
         log_p_RN, leave_P = law.target(piece), leave_R[piece].to(state.x_BL.device)

@@ -67,6 +67,8 @@ def weights_file(place: Path) -> Path:
         return known[0]
     if known:
         raise WeightsError(f"{place} holds {', '.join(file.name for file in known)}: name the file")
+    if (place / "resolved.yaml").is_file():
+        raise WeightsError(f"{place} is a run: workbench export {place} --to FOLDER makes what can be imported")
     endings = " *".join((".safetensors", *TORCH))
     raise WeightsError(f"{place} holds no weights: {NAMES[1]}, {NAMES[3]}, or one *{endings}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -97,8 +97,9 @@ class SelfCorrection(Predictor):
     """GIDD's self-correction: the network's surest objections replace tokens (von Rütte et al. 2025, §5.3). One call.
 
     A token is drawn for every position from its law given the others, tempered; of those that differ from what stands
-    there the ``k`` of the highest probability replace it. For networks trained on noise that is not only masks; on
-    masked graphs it needs the sight "others", as `informed`. Unfaithful.
+    there the ``k`` of the highest probability replace it. The law is that of clean tokens, never of a mask. For
+    networks trained on noise that is not only masks; on masked graphs it needs the sight "others", as `informed`.
+    Unfaithful.
 
     Settings:
         k: positions a turn
@@ -122,7 +123,7 @@ class SelfCorrection(Predictor):
             rows_R = torch.nonzero(changed_BL.reshape(-1)).squeeze(-1)
 
             def objection(piece_R: Tensor) -> Tensor:
-                log_p_RV = (conditional(looks[0], piece_R, view) / self.tau).log_softmax(-1)
+                log_p_RV = (tokens(looks[0], piece_R, view) / self.tau).log_softmax(-1)
                 return log_p_RV.gather(-1, state.x_BL.reshape(-1)[piece_R].unsqueeze(-1)).squeeze(-1).double()
 
             device_R = rows_R.to(state.x_BL.device, non_blocking=True)
@@ -132,7 +133,14 @@ class SelfCorrection(Predictor):
             to_R = before_BL.reshape(-1)[rows_R]
             return Law(rows_R, ones_R, torch.Tensor.double, to_R=to_R, blind=True, choice=choice)
         rows_R = settled_rows(state) if view.graph.blind else live_rows(state)
-        return redrawn(rows_R, None, self.k, 0.0, looks[0], state, view, None, self.tau)
+        if view.graph.mask:  # what is masked is the predictor's to write
+            rows_R = rows_R[(state.x_BL.reshape(-1)[rows_R.to(state.x_BL.device)] < view.vocab).cpu()]
+        return redrawn(rows_R, None, self.k, 0.0, looks[0], state, view, None, self.tau, tokens)
+
+
+def tokens(look: Look, rows_R: Tensor, view: ScoreView) -> Tensor:
+    """log law of the clean token at written rows given the other positions, [R, V]."""
+    return look.others(rows_R) if view.graph.blind else look.clean(rows_R)
 
 
 def redrawn(
@@ -145,6 +153,7 @@ def redrawn(
     view: ScoreView,
     shape: Shape | None,
     temper: float = 1.0,
+    law: Callable[[Look, Tensor, ScoreView], Tensor] = conditional,
 ) -> Law:
     """A law that draws rows anew from the law given the others, ``k`` of each text by ``score_R`` (None: all).
 
@@ -154,7 +163,7 @@ def redrawn(
 
     def law_of(subset: Tensor) -> tuple[Tensor, Tensor]:
         at_R = rows_R[subset].to(flat.device, non_blocking=True)
-        log_p_RV = conditional(look, at_R, view)
+        log_p_RV = law(look, at_R, view)
         if shape is not None:
             log_p_RV = shape(log_p_RV, ShapeContext(state.x_BL, at_R, ~state.live_BL, state.t_B))
         return (log_p_RV / temper).log_softmax(-1), flat[at_R].unsqueeze(-1)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from annotated_types import Ge
@@ -12,6 +12,10 @@ from torch import Tensor
 
 from samplers.base import Law, Look, Predictor, ScoreView, Shape, State, rows_map
 from samplers.predictors.laws import Rows, by_clean, by_masses, device_rows, host_sigmas, live_rows
+from workbench.core.errors import Problem
+
+if TYPE_CHECKING:
+    from workbench.core.spec import Node
 
 
 @Predictor.register("analytic")
@@ -37,6 +41,18 @@ class Analytic(Predictor):
     def __init__(self, thin: Annotated[float, Ge(1)] | None = None) -> None:
         """Keep the bound."""
         self.thin = thin
+
+    @classmethod
+    def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
+        """Thinning on a graph where no pace is known beforehand."""
+        yield from super().misfits(node, root)
+        graph: Any = root.find("process.graph")
+        if node.settings["thin"] is not None and graph is not None and not graph.part.blind:
+            yield Problem(
+                f"{node.path}.thin",
+                f"thins where who leaves is known without the network, and graph {graph.part.type_name!r} is not such; "
+                "leave it out",
+            )
 
     def law(self, stage: int, looks: Sequence[Look], state: State, view: ScoreView, shape: Shape | None) -> Law:
         """See the class."""

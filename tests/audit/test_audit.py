@@ -134,3 +134,17 @@ def test_a_plug_in_is_audited(tmp_path: Path) -> None:
     )
     (row,) = run_audit(load_audit(str(recipe))).rows
     assert row.sampler == "a" and row.steps == 2 and 0 < row.calls <= 3
+
+
+def test_an_audit_that_cannot_be_kept_or_shows_nothing_is_refused_first(tmp_path, capsys, monkeypatch):
+    def never(*words):
+        raise AssertionError("nothing is run")
+
+    monkeypatch.setattr("workbench.audit.measure.run_audit", never)
+    (tmp_path / "file").write_text("")
+    assert main(["audit", "normalised", "--out", str(tmp_path / "file")]) == 1
+    assert "name a folder by --out" in capsys.readouterr().err
+    assert main(["audit", "normalised", "steps=[]"]) == 1
+    assert "steps" in capsys.readouterr().err
+    assert main(["show", "kernels", "x"]) == 1
+    assert "leave out 'x'" in capsys.readouterr().err

@@ -22,8 +22,8 @@ TYPES = {
 }  # fmt: skip
 KNOWN = {
     "$ref", "$defs", "$schema", "title", "description", "default", "type", "const", "enum", "anyOf", "allOf", "if",
-    "then", "properties", "additionalProperties", "required", "items", "minimum", "exclusiveMinimum", "maximum",
-    "exclusiveMaximum", "pattern",
+    "then", "properties", "additionalProperties", "required", "items", "minItems", "minimum", "exclusiveMinimum",
+    "maximum", "exclusiveMaximum", "pattern",
 }  # fmt: skip
 
 
@@ -53,6 +53,8 @@ def faults(schema: dict[str, Any], data: Any, root: dict[str, Any], path: str = 
                 found.append(f"{path}.{name}: not known")
             elif inner is not True:
                 found += faults(inner, value, root, f"{path}.{name}")
+    if isinstance(data, list) and len(data) < schema.get("minItems", 0):
+        found.append(f"{path}: too few")
     if isinstance(data, list) and "items" in schema:
         for i, item in enumerate(data):
             found += faults(schema["items"], item, root, f"{path}[{i}]")

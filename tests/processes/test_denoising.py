@@ -98,6 +98,8 @@ def test_udlm_is_the_printed_bound_and_the_score_entropy_of_its_scores():
         ("graph: absorbing, readout: scaled, objective: denoising_ce", "Readouts that fit: leave_one_out, normalised"),
         ("graph: absorbing, readout: normalised, objective: udlm", "Graphs that fit: uniform"),
         ("graph: uniform, readout: plain, objective: udlm", "needs a readout that normalises"),
+        ("graph: absorbing, corruption: complementary, noise: {type: clipped, low: 0.6, high: 0.9}", "both sides of"),
+        ("graph: absorbing, corruption: complementary, times: {type: stratified, eps: 0.6}", "Take corruption even"),
     ],
 )
 def test_what_does_not_fit_is_told(process, word):

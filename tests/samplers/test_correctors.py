@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from graphs.mixture import Mixture
+from graphs.noise import LogLinear
 from samplers.base import Canvas, Predictor
 from samplers.correctors.langevin import Dfm, ForwardBackward
 from samplers.correctors.resampling import Gibbs, Informed, SelfCorrection
+from samplers.draw import drive
 from samplers.enumeration import enumerate_walk, every_state, law_of
 from samplers.exact import ExactView
 from samplers.reverse import Turn, start, walk
@@ -110,13 +113,23 @@ def test_self_correction_changes_k_at_most() -> None:
     _, view = law_and_view("uniform", 3)
     x_NL = every_state(4, 3)
     state = start(view, Canvas.blank(len(x_NL), 3), x_NL)
-    from samplers.draw import drive
-
     for k in (1, 2):
         plan = [Turn(SelfCorrection(k, 1.0), stage, TIME, TIME) for stage in range(2)]
         after = drive(walk(view, state, plan), Rng(k), view).x_BL
         changed_B = (after != x_NL).sum(-1)
         assert int(changed_B.max()) == k
+
+
+def test_self_correction_leaves_masks_to_the_predictor() -> None:
+    """On a mixture tokens are replaced by tokens: no objection is a mask, and what is masked stays so."""
+    p0 = torch.from_numpy(oracle.random_joint(4, 3, seed=7))
+    view = ExactView(Mixture(4, 0.3), LogLinear(1e-3), p0)
+    x_NL = every_state(5, 3)
+    state = start(view, Canvas.blank(len(x_NL), 3), x_NL)
+    plan = [Turn(SelfCorrection(2, 0.5), stage, TIME, TIME) for stage in range(2)]
+    after = drive(walk(view, state, plan), Rng(1), view).x_BL
+    assert torch.equal(after == 4, x_NL == 4)
+    assert bool((after != x_NL).any())
 
 
 @pytest.mark.parametrize("rule", [Gibbs(), ForwardBackward(), Informed(2), SelfCorrection()], ids=lambda r: r.type_name)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from graphs.absorbing import Absorbing
 from graphs.noise import LogLinear
-from samplers.base import Canvas
+from samplers.base import Canvas, Law
+from samplers.draw import draw
 from samplers.exact import IidView, zipf
 from samplers.predictors.normalised import Normalised
-from samplers.race import BITS, race_weights
-from samplers.reverse import Reverse
+from samplers.race import BITS, race, race_weights
+from samplers.reverse import Reverse, start
 from samplers.times import Uniform
 from tests import oracle
 from tests.samplers.toys import law_and_view, reverse
+from workbench.core.errors import WorkbenchError
 from workbench.core.rng import Rng
 
 
@@ -63,3 +67,15 @@ def test_the_race_is_drawn_only_where_asked_and_cools() -> None:
     assert float((share - due).abs().sum()) < 0.08  # a few probable tokens: float32 is no harm
     part = asked.draw(small, Canvas.blank(5, 2, first=7), Rng(2)).tokens_BL
     assert torch.equal(part, tokens_BL[7:12])
+
+
+def test_the_race_leaves_notes_and_nonsense_to_the_draw() -> None:
+    """What is noted of drawn tokens is noted, and scores that are no numbers are said, not passed over."""
+    graph, state = Absorbing(4), start(law_and_view("absorbing", 3)[1], Canvas.blank(2, 3), torch.full((2, 3), 4))
+    rows_R, log_p_V = torch.arange(6), torch.tensor([0.7, 0.1, 0.1, 0.1]).log()
+    law = Law(rows_R, torch.ones(6, dtype=torch.float64), lambda subset: log_p_V.expand(len(subset), 4), notes="psi")
+    noted = race(state, law, Rng(3), graph, 8).state.memory["psi"]
+    assert torch.equal(noted, draw(state, law, Rng(3), graph, 8).state.memory["psi"]) and bool((noted < 0).all())
+    broken = replace(law, leave_R=torch.full((6,), torch.nan, dtype=torch.float64), notes="")
+    with pytest.raises(WorkbenchError, match="not numbers"):
+        race(state, broken, Rng(3), graph, 8)

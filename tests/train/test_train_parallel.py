@@ -35,7 +35,8 @@ def launch(folder, **changes):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("fork")
+    # spawned, not forked: threads that other tests left in this process (pools, OpenMP) may hold locks in a fork
+    context = multiprocessing.get_context("spawn")
     ranks = [context.Process(target=work, args=(rank, 2, port, folder, changes)) for rank in range(2)]
     for process in ranks:
         process.start()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import MinLen
 
 from graphs.base import Graph, Noise
 from samplers.base import Predictor, Sampler, ScoreView
@@ -46,7 +48,7 @@ class Audit(Section):
         noise: Noise,
         samplers: dict[str, Sampler],
         targets: dict[str, Target],
-        steps: list[Count] = (4, 16, 64),  # type: ignore[assignment]
+        steps: Annotated[list[Count], MinLen(1)] = (4, 16, 64),  # type: ignore[assignment]
         seed: int = 0,
         plugins: list[str] = (),  # type: ignore[assignment]
     ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from workbench.core.errors import WorkbenchError
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments."""
@@ -22,9 +24,13 @@ def run(args: argparse.Namespace) -> int:
     from workbench.audit.write import markdown, write
 
     resolved = load_audit(args.what, args.override)
+    folder = args.out or Path("audits") / resolved.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # before any work is lost
+        raise WorkbenchError(f"{folder} cannot be made ({error.strerror}); name a folder by --out") from error
     with torch.no_grad():
         findings = run_audit(resolved, print)
-    folder = args.out or Path("audits") / findings.name
     print()
     print(markdown(findings))
     print()

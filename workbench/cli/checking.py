@@ -11,6 +11,9 @@ from typing import Any
 from workbench.cli.tables import amount, print_json, print_rows
 from workbench.core.errors import RecipeError, WorkbenchError
 
+LONGEST = 1 << 24
+"""The longest sequence that is costed."""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
@@ -53,7 +56,7 @@ def _lengths(text: str) -> list[int]:
         found = [int(word) for word in text.split(",")]
     except ValueError:
         found = [0]
-    if min(found) < 1:
+    if min(found) < 1 or max(found) > LONGEST:
         raise argparse.ArgumentTypeError(f"needs lengths as in 256,1024; found {text!r}")
     return found
 

@@ -65,6 +65,9 @@ def _schema(args: argparse.Namespace) -> int:
 
 def _kernels(args: argparse.Namespace) -> int:
     """Every operation that has several implementations: which one runs here, and why not the others."""
+    if args.more:
+        raise WorkbenchError(f"`workbench show kernels` shows all of them; leave out {args.more[0]!r}")
+    _plug_in(args)
     import torch
 
     from workbench.kernels.dispatch import DISPATCHERS

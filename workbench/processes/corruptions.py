@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from graphs.base import Noise
+from workbench.core.build import build
 from workbench.core.errors import Problem
 from workbench.core.part import Part
 from workbench.core.rng import Rng
@@ -101,6 +102,21 @@ class Complementary(Corruption):
     The share λ is spread evenly as by ``even_share``, its partner's is 1 − λ; both lie in the part of the schedule's
     range that is symmetric about ½. Each token of the batch is a target exactly once where only masks move.
     """
+
+    @classmethod
+    def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
+        """A schedule whose shares lie to one side of ½: partners would have none to share."""
+        yield from super().misfits(node, root)
+        noise, times = root.find("process.noise"), root.find("process.times")
+        if noise is None or times is None:
+            return
+        low, high = share_range(build(noise), build(times))
+        if max(low, 1 - high) >= 0.5:
+            yield Problem(
+                node.path,
+                f"partners have shares λ and 1 − λ, and this schedule's lie between {low:.3g} and {high:.3g}: it needs "
+                "some on both sides of ½. Take corruption even_share, or another range of noise and times",
+            )
 
     def draw(self, seq_B: Ids, length: int, step: int, rng: Rng, noise: Noise, times: TimeDraw) -> Draw:
         """Numbers for the sequences, each beside its partner."""
