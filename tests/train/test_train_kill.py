@@ -134,7 +134,7 @@ def run_and_die(folder, name):
 
 @pytest.mark.parametrize("name", POINTS)
 def test_dying_inside_a_checkpoint_costs_nothing(tmp_path, straight, name):
-    child = multiprocessing.get_context("fork").Process(target=run_and_die, args=(tmp_path, name))
+    child = multiprocessing.get_context("spawn").Process(target=run_and_die, args=(tmp_path, name))
     child.start()
     child.join()
     assert child.exitcode == -signal.SIGKILL, "the fail-point was not met"
@@ -147,7 +147,7 @@ def test_dying_inside_a_checkpoint_costs_nothing(tmp_path, straight, name):
 
 
 def test_a_checkpoint_damaged_after_it_was_written_falls_back_and_ends_the_same(tmp_path, straight):
-    child = multiprocessing.get_context("fork").Process(
+    child = multiprocessing.get_context("spawn").Process(
         target=run_and_die, args=(tmp_path, "in the removal of an old one")
     )
     child.start()
