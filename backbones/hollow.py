@@ -12,7 +12,7 @@ from backbones.base import Backbone, Mixer, Sight, linear_flops
 from backbones.conditioning import ADALN, Conditioning
 from backbones.embedding import Tokens, zero_head
 from backbones.hybrid import mixer_misfits
-from backbones.stack import MLP, FinalNorm, LayerNorm, block
+from backbones.stack import MLP, FinalNorm, LayerNorm, block, network_flops
 from workbench.core.bounds import Count, NonNegative, Positive, Probability
 from workbench.core.errors import Problem
 from workbench.core.part import Maker
@@ -108,11 +108,10 @@ class Hollow(Backbone):
         return {"ends"} | super().no_decay()
 
     def flops_per_token(self, length: int) -> float:
-        """Both streams, their merging and the head; and, once a sequence, what σ passes through."""
+        """Both streams and their merging; the rest as `network_flops` has it."""
         blocks: list[Any] = list(self.blocks) * (2 // self.streams)
-        hearing = [self.conditioning, self.final.modulation, *(part for one in blocks for part in one.hearing())]
-        per_token = sum(one.flops_per_token(length) for one in blocks) + linear_flops(self.merge, self.narrow)
-        return per_token + 2 * self.head.weight.numel() + linear_flops(*hearing) / length
+        rest = network_flops(blocks, self.conditioning, self.final, self.head, length)
+        return rest + linear_flops(self.merge, self.narrow)
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:

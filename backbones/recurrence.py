@@ -117,9 +117,9 @@ class OneWay(nn.Module):
         self.project = nn.Linear(dim, self.core.inner + self.core.inputs, bias=False)
         self.out = nn.Linear(self.core.inner, dim, bias=False)
 
-    def forward(self, h_BLD: Tensor, pace_BL1: Tensor | None = None, cache: Carried | None = None) -> Tensor:
-        """Mix along L, after what ``cache`` holds."""
-        return self.run(h_BLD, pace_BL1, cache)[0]
+    def forward(self, h_BLD: Tensor, pace_BL1: Tensor | None = None) -> Tensor:
+        """Mix along L."""
+        return self.run(h_BLD, pace_BL1, None)[0]
 
     def run(self, h_BLD: Tensor, pace_BL1: Tensor | None, cache: Carried | None) -> tuple[Tensor, Carried | None]:
         """(mixed h_BLD, the longer cache where there was one)."""

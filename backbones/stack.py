@@ -187,11 +187,8 @@ class Stack(CachedBackbone):
         return self.final(h_BLD, c)
 
     def flops_per_token(self, length: int) -> float:
-        """Blocks and head; and, once a sequence, what σ passes through on its way to them."""
-        blocks = self._blocks()
-        hearing = [self.conditioning, self.final.modulation, *(part for block in blocks for part in block.hearing())]
-        per_token = sum(block.flops_per_token(length) for block in blocks) + 2 * self.head.weight.numel()
-        return per_token + linear_flops(*hearing) / length
+        """See `network_flops`."""
+        return network_flops(self._blocks(), self.conditioning, self.final, self.head, length)
 
     def state_bytes(self, length: int) -> int | None:
         """The sum of the mixers' caches, where there is one."""
@@ -232,6 +229,15 @@ def modulate(h_BLD: Tensor, shift: Tensor | None, scale: Tensor | None) -> Tenso
     if shift is None or scale is None:
         return h_BLD
     return torch.addcmul(shift, h_BLD, 1 + scale)
+
+
+def network_flops(
+    blocks: Sequence[Block], conditioning: Embedding, final: FinalNorm, head: nn.Linear, length: int
+) -> float:
+    """FLOPs a token of blocks and head; and, once a sequence, of what σ passes through on its way to them."""
+    hearing = [conditioning, final.modulation, *(part for block in blocks for part in block.hearing())]
+    per_token = sum(block.flops_per_token(length) for block in blocks) + 2 * head.weight.numel()
+    return per_token + linear_flops(*hearing) / length
 
 
 def _cached(mixer: Mixer) -> CachedMixer:

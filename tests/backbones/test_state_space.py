@@ -72,9 +72,28 @@ def same_both_ways(module):
     return module
 
 
+def equal_directions(name, core):
+    """A module whose two directions have the same weights, whatever they share."""
+    module = same_both_ways(perturbed(Directions.lookup(name)().module(16, CORES[core])))
+    with torch.no_grad():
+        if name in ("added", "gated"):
+            first, second = module.project.weight.chunk(2)
+            second.copy_(first)
+        if name == "added":
+            first, second = module.out.weight.chunk(2, dim=1)
+            second.copy_(first)
+        elif name == "gated":
+            module.out[1].load_state_dict(module.out[0].state_dict())
+            module.share.weight.zero_()
+            module.share.bias.zero_()
+        elif name == "quasiseparable":
+            equal_sides_of_hydra(module)
+    return module
+
+
 @pytest.mark.parametrize("core", CORES)
 def test_tied_directions_commute_with_flipping(core):
-    module = same_both_ways(perturbed(Directions.lookup("tied")().module(16, CORES[core])))
+    module = equal_directions("tied", core)
     h_BLD = torch.randn(2, 9, 16)
     torch.testing.assert_close(module(h_BLD.flip(1)), module(h_BLD).flip(1), rtol=1e-5, atol=1e-6)
     with torch.no_grad():
@@ -85,17 +104,7 @@ def test_tied_directions_commute_with_flipping(core):
 @pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("name", ["added", "gated"])
 def test_equal_independent_directions_commute_with_flipping(name, core):
-    module = same_both_ways(perturbed(Directions.lookup(name)().module(16, CORES[core])))
-    with torch.no_grad():
-        first, second = module.project.weight.chunk(2)
-        second.copy_(first)
-        if name == "added":
-            first, second = module.out.weight.chunk(2, dim=1)
-            second.copy_(first)
-        else:
-            module.out[1].load_state_dict(module.out[0].state_dict())
-            module.share.weight.zero_()
-            module.share.bias.zero_()
+    module = equal_directions(name, core)
     h_BLD = torch.randn(2, 9, 16)
     torch.testing.assert_close(module(h_BLD.flip(1)), module(h_BLD).flip(1), rtol=1e-5, atol=1e-6)
 
@@ -308,20 +317,7 @@ def test_step_size_asks_for_the_mixers_that_are_used(data, due):
 @pytest.mark.parametrize("name", ["added", "gated", "tied", "quasiseparable"])
 def test_a_pace_turns_with_its_direction(name, core):
     """With equal directions, mixing what is flipped at the flipped pace is the mixture flipped."""
-    module = same_both_ways(perturbed(Directions.lookup(name)().module(16, CORES[core])))
-    with torch.no_grad():
-        if name in ("added", "gated"):
-            first, second = module.project.weight.chunk(2)
-            second.copy_(first)
-        if name == "added":
-            first, second = module.out.weight.chunk(2, dim=1)
-            second.copy_(first)
-        elif name == "gated":
-            module.out[1].load_state_dict(module.out[0].state_dict())
-            module.share.weight.zero_()
-            module.share.bias.zero_()
-        elif name == "quasiseparable":
-            equal_sides_of_hydra(module)
+    module = equal_directions(name, core)
     h_BLD, pace_BL1 = torch.randn(2, 9, 16), torch.rand(2, 9, 1) + 0.5
     flipped = module(h_BLD.flip(1), pace_BL1.flip(1))
     torch.testing.assert_close(flipped, module(h_BLD, pace_BL1).flip(1), rtol=1e-5, atol=1e-6)
