@@ -63,12 +63,8 @@ def reopen(path: Path | str, overrides: Iterable[str] = ()) -> tuple[RunFolder, 
 
 
 def evaluated(run: RunFolder, resolved: Resolved) -> bool:
-    """Whether the figures that a run keeps are of its last checkpoint, by this sampler and these evaluations."""
-    try:
-        kept = read_json(run.results)["provenance"]
-        return (kept["step"], kept["measured"]) == (run.read_status().get("step"), resolved.measured)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    """Whether the run's own figures are of its last checkpoint, by this sampler and these evaluations."""
+    return run.holds(run.results, resolved.measured)
 
 
 def finish(
@@ -227,7 +223,17 @@ def open_trained(path: Path | str, which: str = "last", overrides: Iterable[str]
     Raises:
         WorkbenchError: the run has no usable checkpoint, or no tokenizer.
     """
-    run, resolved = reopen(path, overrides)
+    return load_trained(*reopen(path, overrides), which)
+
+
+def load_trained(run: RunFolder, resolved: Resolved, which: str = "last") -> Opened:
+    """The same with a recipe at hand, which may differ from the run's in what comes after training.
+
+    Raises:
+        WorkbenchError: the recipe is of other weights; the run has no usable checkpoint, or no tokenizer.
+    """
+    if resolved.hash != run.hash:
+        raise RunError(f"{run.path} was trained by another recipe (hash {run.hash}, here {resolved.hash})")
     settings = assemble.train_settings(resolved)
     settle(settings.threads)
     device = choose_device(settings.device)
@@ -254,8 +260,24 @@ def evaluate(
     Raises:
         WorkbenchError: the run cannot be opened, its data cannot be prepared.
     """
-    opened = open_trained(path)
-    run, resolved = opened.run, opened.resolved
+    run, resolved = reopen(path)
+    results = examine(run, resolved, cache, tell, packing)
+    with run.locked():
+        write_json(run.results, results.as_data())
+        if run.finished:  # a look at a run that is still to be trained on does not end it
+            run.mark("evaluated", step=results.provenance["step"])
+    return results
+
+
+def examine(
+    run: RunFolder,
+    resolved: Resolved,
+    cache: Path | str | None = None,
+    tell: Tell = silent,
+    packing: Progress | None = None,
+) -> Results:
+    """Measure, and keep nothing. A metric that fails is reported in its cell and fails nothing else."""
+    opened = load_trained(run, resolved)
     began = time.monotonic()
     data = assemble.prepare(resolved, cache, packing, run.path)
     require_same_text(run, data)
@@ -270,7 +292,7 @@ def evaluate(
         values += measure(evaluation.metrics, evidence)
         if evaluation.samples:
             samples, real = list(evidence.samples.texts), list(evidence.real.texts)
-    results = Results(
+    return Results(
         recipe=run.hash,
         name=resolved.name,
         run=run.path.name,
@@ -293,8 +315,3 @@ def evaluate(
             "data": data.meta,
         },
     )
-    with run.locked():
-        write_json(run.results, results.as_data())
-        if run.finished:  # a look at a run that is still to be trained on does not end it
-            run.mark("evaluated", step=opened.step)
-    return results

@@ -35,6 +35,10 @@ class RunError(WorkbenchError):
     """A run folder that is absent, another recipe's, or in use."""
 
 
+class InUse(RunError):
+    """Another process is writing here."""
+
+
 class RunFolder:
     """The files of a run. Cheap to make; nothing is locked before ``locked``."""
 
@@ -55,6 +59,7 @@ class RunFolder:
         self.tb = self.path / "tb"
         self.ckpt = self.path / "ckpt"
         self.results = self.path / "results.json"
+        self.measured = self.path / "measured"
         self.status = self.path / "status"
 
     @classmethod
@@ -144,34 +149,79 @@ class RunFolder:
         """Be the only writer. A dead writer's lock is free: the kernel let go of it (on one machine, or NFS ≥ 4).
 
         Raises:
-            RunError: another process is writing; says which.
+            InUse: another process is writing; says which.
         """
-        handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
-                raise RunError(f"{self.path} is in use by {holder}; wait for it, or end it") from None
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        with only_writer(self.path / "lock", self.path):
             yield self
-        finally:
-            os.close(handle)
+
+    def holds(self, figures: Path, measured: str) -> bool:
+        """Whether a file of figures is of the last checkpoint, by the sampler and evaluations of hash ``measured``."""
+        try:
+            kept = read_json(figures)["provenance"]
+            return (kept["step"], kept["measured"]) == (self.read_status().get("step"), measured)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def figures(self, measured: str) -> Path | None:
+        """The file of its figures by those, None where they are still due.
+
+        Beside the recipe's own results.json a run keeps the figures of other samplers and evaluations (cells of grids)
+        as ``measured/<hash>.json``.
+        """
+        kept = (self.results, self.measured / f"{measured}.json")
+        return next((path for path in kept if self.finished and self.holds(path, measured)), None)
 
     def in_use(self) -> bool:
         """Whether some process holds the lock."""
+        return is_held(self.path / "lock")
+
+
+@contextmanager
+def only_writer(lock: Path, what: Path) -> Iterator[None]:
+    """Hold a lock file; ``what`` is locked by it.
+
+    Raises:
+        InUse: another process holds it; says which.
+    """
+    handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
         try:
-            handle = os.open(self.path / "lock", os.O_RDONLY)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return True
-        finally:
-            os.close(handle)
+            holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
+            raise InUse(f"{what} is in use by {holder}; wait for it, or end it") from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def turn(lock: Path) -> Iterator[None]:
+    """Hold a lock file for a moment, after whoever holds it now."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def is_held(lock: Path) -> bool:
+    """Whether some process holds a lock file."""
+    try:
+        handle = os.open(lock, os.O_RDONLY)
+    except FileNotFoundError:
         return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def find(digest: str, root: Path | str = "runs") -> list[RunFolder]:

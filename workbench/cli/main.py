@@ -21,7 +21,7 @@ from types import FrameType
 from typing import NoReturn
 
 from workbench import __version__
-from workbench.core.errors import WorkbenchError
+from workbench.core.errors import WorkbenchError, in_words
 from workbench.core.part import did_you_mean
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sample": ("workbench.cli.sample", "draw text from a run: freely, after a prefix, or around fixed words"),
     "eval": ("workbench.cli.eval", "evaluate a run"),
     "audit": ("workbench.cli.audit", "what a sampler gets wrong on texts whose law is known"),
+    "grid": ("workbench.cli.grid", "run recipes along axes beside a baseline, and compare them"),
     "report": ("workbench.cli.report", "one table and one page for several runs"),
     "import": ("workbench.cli.importing", "make a run of published weights: the hub's, a file's, a folder's"),
     "export": ("workbench.cli.exporting", "write a run's weights for others, as a Hugging Face folder"),
@@ -76,21 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _in_words(error: BaseException) -> tuple[str, int]:
     """What to tell a user, and the exit status; no words for an error that is the workbench's own fault."""
-    if isinstance(error, WorkbenchError):
-        return str(error), error.exit_code
     if isinstance(error, (KeyboardInterrupt, Terminated)):
         return "stopped; what was finished is kept, and the same command goes on from there", (
             130 if isinstance(error, KeyboardInterrupt) else 128 + signal.SIGTERM
         )
-    if isinstance(error, OSError):
-        file = f"{error.filename}: " if error.filename is not None else ""
-        why = error.strerror or str(error)
-        return f"{file}{why} (is there space, and may it be read and written?)", 1
-    # torch says it in a RuntimeError: of its own type on a GPU, in words on a CPU
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error):
-        what = (str(error) or "Python has none left").splitlines()[0]
-        return f"out of memory ({what:.200}): take a smaller batch or network", 1
-    return "", 1
+    return in_words(error), error.exit_code if isinstance(error, WorkbenchError) else 1
 
 
 @contextlib.contextmanager

@@ -44,3 +44,18 @@ class UnknownPart(WorkbenchError):
 
 class PartDefinitionError(TypeError):
     """A part's class cannot serve as its own schema (``*args``, missing annotation, name taken)."""
+
+
+def in_words(error: BaseException) -> str:
+    """An error in words for a user; "" for one that is no user's matter but a fault of the program."""
+    if isinstance(error, WorkbenchError):
+        return str(error)
+    if isinstance(error, OSError):
+        file = f"{error.filename}: " if error.filename is not None else ""
+        why = error.strerror or str(error)
+        return f"{file}{why} (is there space, and may it be read and written?)"
+    # torch says it in a RuntimeError: of its own type on a GPU, in words on a CPU
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error):
+        what = (str(error) or "Python has none left").splitlines()[0]
+        return f"out of memory ({what:.200}): take a smaller batch or network"
+    return ""

@@ -1,0 +1,120 @@
+"""Which cells a grid's file makes, and what it says of one that makes none."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.grid.files import SMOKE, written
+from workbench.core.build import build
+from workbench.core.errors import RecipeError, WorkbenchError
+from workbench.grid.cells import expand, plan
+from workbench.grid.section import load_grid
+
+
+def labels(folder, **settings):
+    grid = build(load_grid(written(folder, **settings)).node)
+    return [tuple(arm.labels.values()) for arm in expand(grid, folder)]
+
+
+AB = {"x": {"a": {}, "b": {}}, "y": {"1": {}, "2": {}}}
+
+
+def test_axes_multiply_and_the_last_runs_fastest(tmp_path):
+    assert labels(tmp_path, axes=AB) == [("a", "1"), ("a", "2"), ("b", "1"), ("b", "2")]
+
+
+def test_zipped_axes_go_together(tmp_path):
+    axes = {**AB, "seed": [3, 4]}
+    found = labels(tmp_path, axes=axes, zip=[["x", "seed"]])
+    assert found == [("a", "1", "3"), ("a", "2", "3"), ("b", "1", "4"), ("b", "2", "4")]
+
+
+def test_an_axis_varies_only_where_it_is_said_to(tmp_path):
+    assert labels(tmp_path, axes=AB, only={"y": {"x": "a"}}) == [("a", "1"), ("a", "2"), ("b",)]
+
+
+def test_skipped_combinations_are_left_out(tmp_path):
+    assert labels(tmp_path, axes=AB, skip=[{"x": "a", "y": ["2"]}]) == [("a", "1"), ("b", "1"), ("b", "2")]
+
+
+@given(
+    sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4),
+    picks=st.lists(st.integers(0, 3), min_size=4, max_size=4),
+)
+def test_a_product_holds_every_combination_once(tmp_path_factory, sizes, picks):
+    folder = tmp_path_factory.mktemp("grid")
+    axes = {f"a{i}": {str(label): {} for label in range(size)} for i, size in enumerate(sizes)}
+    found = labels(folder, axes=axes)
+    product = 1
+    for size in sizes:
+        product *= size
+    assert len(found) == len(set(found)) == product
+    one = {f"a{i}": str(min(picks[i], size - 1)) for i, size in enumerate(sizes)}
+    assert len(labels(folder, axes=axes, skip=[one])) == product - 1 if product > 1 else True
+
+
+def test_patches_apply_in_the_order_of_the_file_and_lists_name_their_setting(tmp_path):
+    axes = {"sampler.steps": [4, 8], "predictor": {"euler": {"sampler.predictor": "euler"}}}
+    cells = plan(written(tmp_path, axes=axes, set={"sampler.steps": 2})).cells
+    assert [cell.resolved.data["sampler"]["steps"] for cell in cells] == [4, 8]
+    assert all(cell.resolved.data["sampler"]["predictor"]["type"] == "euler" for cell in cells)
+
+
+def test_cells_that_differ_after_training_share_their_training(tmp_path):
+    axes = {"steps": {"few": {"sampler.steps": 4}, "many": {"sampler.steps": 8}}, "seed": [0, 1]}
+    cells = plan(written(tmp_path, axes=axes)).cells
+    assert len({cell.resolved.hash for cell in cells}) == 2
+    assert len({cell.work for cell in cells}) == len(cells) == 4
+
+
+def test_the_baseline_is_repeated_over_seeds_and_takes_what_all_take(tmp_path):
+    axes = {"steps": {"few": {"sampler.steps": 4}}, "seed": [0, 1]}
+    file = written(tmp_path, axes=axes, baseline=str(SMOKE / "gpt2.yaml"), set={"train.steps": 7})
+    rows = [cell for cell in plan(file).cells if cell.arm.baseline]
+    assert [(cell.name, cell.resolved.data["seed"]) for cell in rows] == [("baseline · 0", 0), ("baseline · 1", 1)]
+    assert {cell.resolved.data["train"]["steps"] for cell in plan(file).cells} == {7}
+
+
+def test_an_arm_may_start_from_another_recipe(tmp_path):
+    axes = {"model": {"sedd": {}, "gpt2": {"extends": str(SMOKE / "gpt2.yaml")}}}
+    found = [cell.resolved.data["process"]["type"] for cell in plan(written(tmp_path, axes=axes)).cells]
+    assert found == ["diffusion", "autoregressive"]
+
+
+def test_the_hash_is_of_what_is_done_not_of_how_it_is_written(tmp_path):
+    one = plan(written(tmp_path, axes={"s": {"a": {"sampler.steps": 4}}})).hash
+    same = plan(written(tmp_path, axes={"s": {"a": {"sampler": {"steps": 4}}}})).hash
+    other = plan(written(tmp_path, axes={"s": {"a": {"sampler.steps": 5}}})).hash
+    assert one == same != other
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"axes": {"x": 3}}, "axes.x: an axis is a map of patches"),
+        ({"axes": {"x": {"a": 3}}}, "axes.x.a: a patch is a map of settings"),
+        ({"axes": {"x": [1, 1]}}, "lists a value twice"),
+        ({"axes": AB, "skip": [{"z": "a"}]}, "there is no axis 'z'"),
+        ({"axes": AB, "skip": [{"x": "c"}]}, "axis 'x' has no 'c'"),
+        ({"axes": {**AB, "z": [1, 2, 3]}, "zip": [["x", "z"]]}, "as many arms; found x 2, z 3"),
+        ({"axes": AB, "fare": {}}, "fare"),
+        ({"axes": {}}, "axes"),
+    ],
+)
+def test_a_faulty_file_is_told_where_and_why(tmp_path, settings, said):
+    with pytest.raises(RecipeError, match=said):
+        plan(written(tmp_path, **settings))
+
+
+def test_a_problem_of_many_cells_is_told_once(tmp_path):
+    with pytest.raises(RecipeError) as caught:
+        plan(written(tmp_path, axes={"sampler.stepz": [1, 2], "seed": [0, 1]}))
+    assert len(caught.value.problems) == 1
+    assert "every cell" in str(caught.value)
+
+
+def test_a_grid_that_skips_everything_is_refused(tmp_path):
+    with pytest.raises(WorkbenchError, match="leaves no cell"):
+        plan(written(tmp_path, axes={"x": {"a": {}}}, skip=[{"x": "a"}]))

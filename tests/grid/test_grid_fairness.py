@@ -1,0 +1,42 @@
+"""Arms that may not be compared are refused, with the numbers and the sizes that would match."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.grid.files import written
+from workbench.core.errors import WorkbenchError
+from workbench.grid.cells import plan
+from workbench.grid.fairness import costed, require_fair, unfair
+
+
+def test_equal_arms_are_fair(tmp_path):
+    fair = {"parameters": 0.01, "flops": 0.01, "tokens": "equal"}
+    planned = plan(written(tmp_path, axes={"seed": [0, 1]}, fair=fair))
+    assert unfair(planned, costed(planned.cells)) == []
+
+
+def test_a_wider_arm_is_refused_with_sizes_that_match(tmp_path):
+    axes = {"width": {"plain": {}, "wide": {"backbone.dim": 64}}}
+    planned = plan(written(tmp_path, axes=axes, fair={"parameters": 0.1}))
+    with pytest.raises(WorkbenchError) as caught:
+        require_fair(planned, costed(planned.cells))
+    message = str(caught.value)
+    assert "plain has" in message and "fair.parameters" in message
+    dim, depth = re.search(r"plain would match with {backbone.dim: (\d+), backbone.depth: (\d+)}", message).groups()
+    axes["width"]["plain"] = {"backbone.dim": int(dim), "backbone.depth": int(depth)}
+    mended = plan(written(tmp_path, axes=axes, fair={"parameters": 0.1}))
+    require_fair(mended, costed(mended.cells))
+
+
+def test_unequal_tokens_are_refused(tmp_path):
+    planned = plan(written(tmp_path, axes={"train.steps": [5, 10]}, fair={"tokens": "equal"}))
+    with pytest.raises(WorkbenchError, match=r"tokens trained on: 5 has 1,280, 10 2,560, 100\.0% more"):
+        require_fair(planned, costed(planned.cells))
+
+
+def test_each_training_is_costed_once(tmp_path):
+    axes = {"sampler.steps": [2, 4, 8], "seed": [0, 1]}
+    assert [len(one.cells) for one in costed(plan(written(tmp_path, axes=axes)).cells)] == [3, 3]

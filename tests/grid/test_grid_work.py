@@ -1,0 +1,204 @@
+"""Running a grid: sharing, failing alone, being killed and going on; the figures are the undisturbed ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.grid.files import SMOKE, written
+from workbench.cli.main import main
+from workbench.grid.cells import plan
+from workbench.grid.folder import GridFolder
+from workbench.grid.status import standings, tally
+from workbench.grid.work import Places, work
+from workbench.run import every
+
+AXES = {"steps": {"few": {"sampler.steps": 2}, "many": {"sampler.steps": 4}}, "seed": [0, 1]}
+SMALL = {"train.steps": 6, "evaluations.valid": None}
+
+
+def small(folder, **settings):
+    return written(folder, **{"axes": AXES, "set": SMALL, **settings})
+
+
+def command(file, folder, *more):
+    places = ["--runs", str(folder / "runs"), "--grids", str(folder / "grids")]
+    return ["grid", str(file), *places, *more]
+
+
+def figures(folder):
+    """Every figure of every run, but for times and places."""
+    found = {}
+    for path in sorted(folder.glob("runs/*/measured/*.json")):
+        values = json.loads(path.read_text())["values"]
+        kept = {v["name"]: v["value"] for v in values if "second" not in v["name"]}
+        found[path.parent.parent.name[-8:], path.stem] = kept
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert main(command(small(folder), folder, "--workers", "1")) == 0
+    return folder
+
+
+def test_every_cell_is_measured_and_trainings_are_shared(undisturbed):
+    found = figures(undisturbed)
+    assert len(found) == 4
+    assert len({run for run, _ in found}) == 2
+    assert all(kept["bits_per_byte"] > 0 for kept in found.values())
+
+
+def test_a_finished_grid_does_nothing_again(undisturbed, capsys):
+    before = {path: path.stat().st_mtime_ns for path in undisturbed.glob("runs/*/measured/*.json")}
+    assert main(command(small(undisturbed), undisturbed)) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in undisturbed.glob("runs/*/measured/*.json")}
+
+
+def test_another_grid_finds_what_is_there(undisturbed, tmp_path):
+    file = small(tmp_path, axes={"steps": AXES["steps"], "seed": [1, 0]})
+    folder = GridFolder.open(plan(file), tmp_path / "grids")
+    assert tally(standings(plan(file), folder, undisturbed / "runs")) == {"done": 4}
+
+
+def test_two_invocations_share_the_work(undisturbed, tmp_path):
+    file = small(tmp_path)
+    both = [
+        subprocess.Popen([sys.executable, "-m", "workbench", *command(file, tmp_path, "--workers", "1")])
+        for _ in range(2)
+    ]
+    assert [one.wait(timeout=240) for one in both] == [0, 0]
+    assert figures(tmp_path) == figures(undisturbed)
+    logs = "".join(path.read_text() for path in tmp_path.glob("grids/*/workers/*.log"))
+    assert logs.count(": done") == 4
+
+
+def pids(folder):
+    """Workers that have a cell in hand."""
+    found = []
+    for claim in folder.glob("grids/*/claims/*"):
+        words = claim.read_text().split()
+        found += [int(words[1])] if words else []
+    return found
+
+
+def kill_a_worker(folder, process):
+    """kill -9 of the first worker that is seen with a cell; False where the grid was faster."""
+    while process.poll() is None:
+        for pid in pids(folder):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_killed_worker_is_replaced_and_figures_are_the_same(undisturbed, tmp_path):
+    run = [sys.executable, "-m", "workbench", *command(small(tmp_path), tmp_path, "--workers", "1")]
+    process = subprocess.Popen(run)
+    assert kill_a_worker(tmp_path, process)
+    assert process.wait(timeout=240) == 0
+    assert figures(tmp_path) == figures(undisturbed)
+
+
+def test_a_killed_parent_takes_its_workers_along_and_the_same_command_goes_on(undisturbed, tmp_path):
+    run = [sys.executable, "-m", "workbench", *command(small(tmp_path), tmp_path, "--workers", "2")]
+    process = subprocess.Popen(run)
+    while not pids(tmp_path):
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    workers, until = pids(tmp_path), time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert subprocess.run(run, timeout=240).returncode == 0
+    assert figures(tmp_path) == figures(undisturbed)
+
+
+def test_a_cell_that_kills_its_workers_fails_alone(tmp_path):
+    folder = GridFolder.open(planned := plan(small(tmp_path)), tmp_path / "grids")
+    claim = folder.claims / planned.cells[0].key
+    for _ in range(2):
+        claim.write_text("process 12345 on here")
+        folder.mourn(planned.cells, 12345, "SIGKILL")
+    assert "killed 2 times (SIGKILL)" in folder.failure(planned.cells[0])["cause"]
+    assert folder.failure(planned.cells[1]) is None
+
+
+PLUGIN = """
+from samplers.base import Shaper
+from workbench.core.errors import WorkbenchError
+@Shaper.register("raises_in_{name}")
+class Raises(Shaper):
+    '''A shaper that raises.'''
+    def __call__(self, log_p_RV, context):
+        raise {error}
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("WorkbenchError('the plug-in says so')", "the plug-in says so"),
+        ("KeyError('x')", "KeyError: 'x'"),
+        ("RuntimeError(\"can't allocate memory: you tried\")", "out of memory"),
+    ],
+)
+def test_a_cell_that_raises_fails_alone_and_is_tried_again_on_request(tmp_path, capsys, error, said):
+    name = f"n{abs(hash(error))}"
+    (tmp_path / "plugin.py").write_text(PLUGIN.format(name=name, error=error))
+    base = tmp_path / "base.yaml"
+    base.write_text(f"extends: {os.path.relpath(SMOKE / 'sedd.yaml', tmp_path)}\nplugins: [plugin.py]\n")
+    bad = {"sampler.predictor": "normalised", "sampler.shapers": [{"type": f"raises_in_{name}"}]}
+    # metrics that draw fail in their cells; what raises while training is fatal to the cell
+    train = {"evaluations.valid.every": 2, "evaluations.valid.samples": 1}
+    axes = {"arm": {"good": {"sampler.steps": 2}, "bad": bad | train}}
+    file = small(tmp_path, base="base.yaml", axes=axes, set={"train.steps": 4})
+    planned = plan(file)
+    folder = GridFolder.open(planned, tmp_path / "grids")
+    places = Places(tmp_path / "runs")
+    work(planned, folder, places, lambda cell, what: None)
+    states = {one.cell.name: one for one in standings(planned, folder, places.runs)}
+    assert states["good"].state == "done"
+    assert states["bad"].state == "failed"
+    assert said in states["bad"].detail
+    assert main([*command(file, tmp_path), "--workers", "1"]) == 1
+    assert "1 of 2 cells failed" in capsys.readouterr().out
+    folder.forgive(planned.cells)
+    assert folder.failure(planned.cells[1]) is None
+
+
+def test_a_lost_or_damaged_file_of_figures_is_measured_again(undisturbed, tmp_path):
+    import shutil
+
+    shutil.copytree(undisturbed / "runs", tmp_path / "runs")
+    first, second, *_ = sorted(tmp_path.glob("runs/*/measured/*.json"))
+    first.unlink()
+    second.write_text(second.read_text()[:100])
+    assert main([*command(small(tmp_path), tmp_path), "--workers", "1"]) == 0
+    assert figures(tmp_path) == figures(undisturbed)
+
+
+def test_the_dry_run_shows_cells_and_costs_and_runs_nothing(tmp_path, capsys):
+    assert main([*command(small(tmp_path), tmp_path), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "4 cells, 2 trainings" in out and "many · 1" in out
+    assert not list(every(tmp_path / "runs"))
+    assert not (tmp_path / "grids").exists()
+
+
+def test_an_unwritable_place_is_told_before_any_work(tmp_path, capsys):
+    (tmp_path / "grids").write_text("a file")
+    assert main(command(small(tmp_path), tmp_path)) == 1
+    assert "--grids" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""Grids: one file, many runs and evaluations, one page."""

@@ -1,0 +1,123 @@
+"""A grid's folder: which cells it has, who works on them, which failed and why, its page.
+
+``grids/<name>-<hash8>/{grid.json, claims/, failed/, workers/, report.*}``. Figures stand in the run folders, where
+other grids find them too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from workbench.core.errors import WorkbenchError
+from workbench.core.files import read_json, write_json
+from workbench.grid.cells import Cell, Planned
+from workbench.run import is_held, only_writer
+
+DEATHS = 2
+"""How often a cell may take its worker's life before it counts as failed."""
+
+
+class GridFolder:
+    """The files of a grid."""
+
+    def __init__(self, path: Path) -> None:
+        """Nothing is made before `open`."""
+        self.path = path
+        self.claims, self.failed, self.workers = path / "claims", path / "failed", path / "workers"
+
+    @classmethod
+    def open(cls, planned: Planned, root: Path | str = "grids") -> GridFolder:
+        """The folder of a grid: made, or the one it has.
+
+        Raises:
+            WorkbenchError: it cannot be made.
+        """
+        folder = cls(Path(root) / planned.folder_name)
+        try:
+            for path in (folder.claims, folder.failed, folder.workers):
+                path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            why = f"{folder.path} cannot be made ({error.strerror}); name a folder by --grids"
+            raise WorkbenchError(why) from error
+        write_json(folder.path / "grid.json", described(planned))
+        return folder
+
+    @contextmanager
+    def claimed(self, cell: Cell) -> Iterator[None]:
+        """Have a cell in hand; a claim whose process was killed is free, and says whose it was.
+
+        Raises:
+            InUse: another process has it.
+        """
+        claim = self.claims / cell.key
+        with only_writer(claim, Path(cell.name)):
+            yield
+            os.truncate(claim, 0)
+
+    def in_hand(self, cell: Cell) -> bool:
+        """Whether some process has the cell in hand."""
+        return is_held(self.claims / cell.key)
+
+    def fail(self, cell: Cell, cause: str, trace: str = "") -> None:
+        """Write down that a cell failed."""
+        facts = {"cell": cell.name, "cause": cause, "trace": trace, "time": time.strftime("%Y-%m-%d %H:%M:%S")}
+        write_json(self.failed / f"{cell.key}.json", facts)
+
+    def failure(self, cell: Cell) -> Mapping[str, Any] | None:
+        """What a cell failed of: cause, trace, time; None where it has not. A record that cannot be read is none."""
+        try:
+            facts = read_json(self.failed / f"{cell.key}.json")
+            return {**facts, "cause": str(facts["cause"])}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def forgive(self, cells: tuple[Cell, ...]) -> None:
+        """Let failed cells be tried again."""
+        for cell in cells:
+            (self.failed / f"{cell.key}.json").unlink(missing_ok=True)
+            (self.failed / f"{cell.key}.deaths").unlink(missing_ok=True)
+
+    def mourn(self, cells: tuple[Cell, ...], pid: int, signal_name: str) -> None:
+        """A worker was killed: count that against the cell it had in hand; `DEATHS` of them are a failure."""
+        for cell in cells:
+            claim = self.claims / cell.key
+            try:
+                holder = re.match(r"process (\d+) ", claim.read_text(encoding="utf-8", errors="replace"))
+            except OSError:
+                continue
+            if holder is None or int(holder.group(1)) != pid or self.in_hand(cell):
+                continue
+            os.truncate(claim, 0)
+            tally = self.failed / f"{cell.key}.deaths"
+            deaths = (tally.stat().st_size if tally.exists() else 0) + 1
+            tally.write_text("x" * deaths, encoding="utf-8")
+            if deaths >= DEATHS:
+                why = f"its worker was killed {deaths} times ({signal_name}): did the machine run out of memory?"
+                self.fail(cell, why)
+
+
+def described(planned: Planned) -> dict[str, Any]:
+    """A grid's cells as plain data."""
+    return {
+        "schema": 1,
+        "name": planned.grid.name,
+        "file": str(planned.source),
+        "hash": planned.hash,
+        "cells": [
+            {
+                "key": cell.key,
+                "name": cell.name,
+                "labels": dict(cell.arm.labels),
+                "baseline": cell.arm.baseline,
+                "recipe": cell.resolved.hash,
+                "measured": cell.resolved.measured,
+            }
+            for cell in planned.cells
+        ],
+    }

@@ -1,0 +1,112 @@
+"""The work of a grid: cell after cell, whoever else is at it.
+
+A worker takes the first cell that is due and that nobody has in hand, trains its run where it is not trained,
+measures what is not measured, and goes on. What is finished is found by content: other grids' runs too. Locks are the
+kernel's and end with their holder, so that any number of workers may be started, and killed, at any time.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from workbench import experiment
+from workbench.core.errors import in_words
+from workbench.core.files import write_json
+from workbench.evaluate import Tell, silent
+from workbench.grid.cells import Cell, Planned
+from workbench.grid.folder import GridFolder
+from workbench.run import InUse, RunFolder, find, only_writer, turn
+from workbench.train.interrupt import Interrupted
+
+WAIT = 1.0
+"""Seconds between looks at cells that others have in hand."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where runs and packed text are kept."""
+
+    runs: Path
+    cache: Path | None = None
+
+
+Heard = Callable[[Cell, str], None]
+"""``heard(cell, what)``: what becomes of a cell."""
+
+
+def work(planned: Planned, folder: GridFolder, places: Places, heard: Heard, tell: Tell = silent) -> None:
+    """Do what is due, until every cell is done or has failed.
+
+    A cell that fails is written down with its cause and harms no other one.
+
+    Raises:
+        Interrupted: a signal came; everything is saved.
+    """
+    waiting = list(planned.cells)
+    while waiting:
+        left = []
+        for cell in waiting:
+            try:
+                if not folder.failure(cell) and not is_done(cell, places):
+                    with folder.claimed(cell):
+                        heard(cell, "begun")
+                        finish(cell, places, tell)
+                    heard(cell, "done")
+            except InUse:
+                left.append(cell)
+            except Interrupted:
+                raise
+            except Exception as error:
+                folder.fail(cell, cause(error), traceback.format_exc())
+                heard(cell, f"failed: {cause(error)}")
+        if left == waiting:
+            time.sleep(WAIT)
+        waiting = left
+
+
+def finish(cell: Cell, places: Places, tell: Tell = silent) -> None:
+    """Train a cell's run where it is due, then measure what is due.
+
+    Raises:
+        InUse: another process is at this run, or at these figures.
+        Exception: whatever training or opening it raises.
+    """
+    with turn(places.runs / ".creating"):
+        run = run_of(cell, places) or experiment.create(cell.resolved, places.runs)
+    if not run.finished:
+        experiment.train(run, cell.resolved, places.cache, quiet=True)
+    if run.figures(cell.resolved.measured) is None:
+        measure(run, cell, places.cache, tell)
+
+
+def measure(run: RunFolder, cell: Cell, cache: Path | None, tell: Tell = silent) -> None:
+    """Measure a trained run by a cell's sampler and evaluations, and keep the figures beside the run's own.
+
+    Raises:
+        InUse: another process is at these very figures.
+    """
+    run.measured.mkdir(exist_ok=True)
+    out = run.measured / f"{cell.resolved.measured}.json"
+    with only_writer(out.with_suffix(".lock"), out):
+        if run.figures(cell.resolved.measured) is None:
+            write_json(out, experiment.examine(run, cell.resolved, cache, tell).as_data())
+
+
+def run_of(cell: Cell, places: Places) -> RunFolder | None:
+    """The run of a cell's training, whatever recipe or grid it was made for; the furthest one."""
+    return next(iter(find(cell.resolved.hash, places.runs)), None)
+
+
+def is_done(cell: Cell, places: Places) -> bool:
+    """Whether a cell's figures are there."""
+    run = run_of(cell, places)
+    return run is not None and run.figures(cell.resolved.measured) is not None
+
+
+def cause(error: BaseException) -> str:
+    """What went wrong, in words for the table."""
+    return in_words(error) or f"{type(error).__name__}: {error}"
