@@ -202,3 +202,24 @@ def test_an_unwritable_place_is_told_before_any_work(tmp_path, capsys):
     (tmp_path / "grids").write_text("a file")
     assert main(command(small(tmp_path), tmp_path)) == 1
     assert "--grids" in capsys.readouterr().err
+
+
+def test_the_page_stands_beside_the_work_and_is_made_again_from_files(undisturbed, tmp_path, capsys):
+    out = tmp_path / "page"
+    places = ["--runs", str(undisturbed / "runs"), "--grids", str(undisturbed / "grids")]
+    assert main(["report", str(small(undisturbed)), "--out", str(out), *places]) == 0
+    assert "many" in capsys.readouterr().out
+    (folder,) = undisturbed.glob("grids/*")
+    for name in ("report.html", "report.md", "report.csv", "report.tex"):
+        assert (folder / name).is_file() and (out / name).is_file()
+    rows = (out / "report.csv").read_text().splitlines()
+    assert sum(",bits_per_byte," in row for row in rows) == 4
+    assert (out / "report.csv").read_text() == (folder / "report.csv").read_text()
+    assert "4 of 4 cells measured: 2 arms, 2 trainings" in (out / "report.html").read_text()
+
+
+def test_a_page_of_nothing_yet_says_so(tmp_path, capsys):
+    places = ["--runs", str(tmp_path / "runs"), "--grids", str(tmp_path / "grids")]
+    assert main(["report", str(small(tmp_path)), *places]) == 0
+    (page,) = tmp_path.glob("grids/*/report.md")
+    assert "0 of 4 cells measured" in page.read_text() and "few · 0: waiting" in page.read_text()

@@ -120,9 +120,14 @@ def _work(args: argparse.Namespace, planned: Planned) -> int:
 
 def _report(args: argparse.Namespace, planned: Planned, folder: GridFolder) -> int:
     """Write the page; say what failed."""
+    from workbench.cli.report import print_table_of
     from workbench.grid.status import standings
+    from workbench.report.grid_page import write_grid_report
 
     found = standings(planned, folder, args.runs)
+    files = write_grid_report(planned, found, folder.path)
+    print_table_of(planned, found)
+    print(f"report: {files[0]}")
     failed = [one for one in found if one.state == "failed"]
     for one in failed:
         print(f"failed: {one.cell.name}: {one.detail}")

@@ -23,21 +23,27 @@ SAMPLES = 24
 def page(runs: Sequence[Run], table: Table, plots: Sequence[Plot], date: str) -> str:
     """The page's text."""
     parts = [
-        _section("Figures", _table(table) + _notes(table)) if table.columns else "",
-        _section("Curves", _legend(runs) + _panels(plots)) if plots else "",
-        _section("Samples", _samples(runs)) if any(run.results and run.results.samples for run in runs) else "",
-        _settings(runs),
-        _section("Provenance", "".join(_provenance(run) for run in runs)),
+        section("Figures", table_of(table) + notes_of(table)) if table.columns else "",
+        section("Curves", legend_of([run.label for run in runs]) + panels(plots)) if plots else "",
+        section("Samples", samples(runs)) if any(run.results and run.results.samples for run in runs) else "",
+        settings_of(runs),
+        section("Provenance", "".join(provenance(run) for run in runs)),
     ]
     remarks = "".join(
         f"<p class='quiet'>{escape(row.label)}: {escape(row.remark)}</p>"
         for row in table.rows
         if row.remark and not table.columns
     )
-    return _template("page.html").substitute(
-        title=escape(words.title(runs)),
-        style=_text("style.css"),
-        lead=f'<p class="lead">{escape(words.summary(runs)).replace(" ± ", "&nbsp;± ")}</p>{remarks}',
+    lead = f'<p class="lead">{escape(words.summary(runs)).replace(" ± ", "&nbsp;± ")}</p>{remarks}'
+    return filled(words.title(runs), lead, parts, date)
+
+
+def filled(title: str, lead: str, parts: Sequence[str], date: str) -> str:
+    """The page with a title, a lead and parts, which are HTML."""
+    return template("page.html").substitute(
+        title=escape(title),
+        style=asset("style.css"),
+        lead=lead,
         body="\n".join(part for part in parts if part),
         footer=f"Made {escape(date)} from what the run folders hold; nothing was trained or evaluated anew.",
     )
@@ -48,11 +54,13 @@ def escape(text: object) -> str:
     return html.escape(words.visible(text))
 
 
-def _section(heading: str, body: str) -> str:
+def section(heading: str, body: str) -> str:
+    """A part of the page under a heading; ``body`` is HTML."""
     return f"<section>\n<h2>{escape(heading)}</h2>\n{body}\n</section>"
 
 
-def _table(table: Table) -> str:
+def table_of(table: Table) -> str:
+    """A table as HTML."""
     head = "".join(
         f'<th scope="col">{escape(column.head)}<small>{escape(column.unit) or "&nbsp;"}</small></th>'
         for column in table.columns
@@ -79,21 +87,29 @@ def _cell(cell: Cell) -> str:
     return f"<td{detail}>{escape(cell.text)}</td>"
 
 
-def _notes(table: Table) -> str:
+def notes_of(table: Table) -> str:
+    """Its notes as a list."""
     items = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
     return f'<ul class="notes">{items}</ul>' if items else ""
 
 
-def _legend(runs: Sequence[Run]) -> str:
+def legend_of(labels: Sequence[str]) -> str:
+    """Colours and dashes beside what they stand for, in the order of the plots."""
     items = "".join(
         f'<li><svg viewBox="0 0 38 10" aria-hidden="true"><line x1="1" y1="5" x2="37" y2="5" stroke="{colour(i)}" '
-        f'stroke-width="2.5" stroke-dasharray="{dashes(i)}"/></svg>{escape(run.label)}</li>'
-        for i, run in enumerate(runs)
+        f'stroke-width="2.5" stroke-dasharray="{dashes(i)}"/></svg>{escape(label)}</li>'
+        for i, label in enumerate(labels)
     )
     return f'<ul class="legend">{items}</ul>\n'
 
 
-def _panels(plots: Sequence[Plot]) -> str:
+def items(texts: Sequence[str]) -> str:
+    """Texts as a list."""
+    return "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in texts) + "</ul>"
+
+
+def panels(plots: Sequence[Plot]) -> str:
+    """Plots with their captions, side by side where they fit."""
     figures = "\n".join(
         f"<figure><h3>{escape(plot.title)}</h3>\n{plot.svg}\n<figcaption>{escape(plot.caption)}</figcaption></figure>"
         for plot in plots
@@ -101,7 +117,8 @@ def _panels(plots: Sequence[Plot]) -> str:
     return f'<div class="panels">\n{figures}\n</div>'
 
 
-def _samples(runs: Sequence[Run]) -> str:
+def samples(runs: Sequence[Run]) -> str:
+    """Texts of runs, and held-out text, side by side."""
     columns = [(run.label, list(run.results.samples)) for run in runs if run.results]
     real = next((run.results.real for run in runs if run.results and run.results.real), ())
     columns += [("held-out text", list(real))] if real else []
@@ -119,7 +136,8 @@ def _texts(texts: Sequence[str]) -> str:
     return "".join(shown[:SHOWN]) + hidden
 
 
-def _settings(runs: Sequence[Run]) -> str:
+def settings_of(runs: Sequence[Run]) -> str:
+    """What differs between runs, and all their settings."""
     parts = []
     if len(runs) > 1 and (found := differing(runs)):
         head = "".join(f"<th>{escape(run.label)}</th>" for run in runs)
@@ -138,21 +156,24 @@ def _settings(runs: Sequence[Run]) -> str:
             parts.append(f"<details><summary>all settings of {escape(run.label)}</summary>{table}</details>")
     if not parts:
         return ""
-    return _section("Settings that differ" if len(runs) > 1 else "Settings", "\n".join(parts))
+    return section("Settings that differ" if len(runs) > 1 else "Settings", "\n".join(parts))
 
 
 def _setting(value: Any) -> str:
     return "–" if value is None else escape(value)
 
 
-def _provenance(run: Run) -> str:
+def provenance(run: Run) -> str:
+    """Where a run's figures come from."""
     facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in words.provenance(run))
     return f"<h3>{escape(run.label)}</h3>\n<dl>{facts}</dl>\n"
 
 
-def _text(name: str) -> str:
+def asset(name: str) -> str:
+    """A text file of this package."""
     return resources.files("workbench.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _template(name: str) -> Template:
-    return Template(_text(name))
+def template(name: str) -> Template:
+    """A template of this package."""
+    return Template(asset(name))

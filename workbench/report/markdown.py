@@ -28,7 +28,7 @@ def document(runs: Sequence[Run], table: Table, plots: Sequence[Plot], folder: s
     parts += _samples(runs)
     if len(runs) > 1 and (found := differing(runs)):
         rows = [[name, *("–" if value is None else str(value) for value in values)] for name, values in found.items()]
-        parts += ["## Settings that differ", _grid(["setting", *(run.label for run in runs)], rows)]
+        parts += ["## Settings that differ", grid(["setting", *(run.label for run in runs)], rows)]
     parts.append("## Provenance")
     for run in runs:
         facts = "\n".join(f"- {name}: {line(text)}" for name, text in words.provenance(run))
@@ -37,10 +37,10 @@ def document(runs: Sequence[Run], table: Table, plots: Sequence[Plot], folder: s
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def table_text(table: Table) -> str:
-    """The main table alone."""
+def table_text(table: Table, first: str = "run") -> str:
+    """The main table alone; ``first``: the heading of its rows' names."""
     heads = [column.line for column in table.columns]
-    return _grid(["run", *heads], [[row.label, *map(_figure, row.cells)] for row in table.rows], right=True)
+    return grid([first, *heads], [[row.label, *map(_figure, row.cells)] for row in table.rows], right=True)
 
 
 def _figure(cell: Cell) -> str:
@@ -58,7 +58,8 @@ def _samples(runs: Sequence[Run]) -> Iterable[str]:
             yield f"{line(label)}:\n\n{fenced(text.strip())}"
 
 
-def _grid(heads: Sequence[str], rows: Sequence[Sequence[str]], right: bool = False) -> str:
+def grid(heads: Sequence[str], rows: Sequence[Sequence[str]], right: bool = False) -> str:
+    """A table; ``right``: numbers stand to the right."""
     rule = ["---", *(("---:" if right else "---") for _ in heads[1:])]
     return "\n".join(f"| {' | '.join(map(line, cells))} |" for cells in (heads, rule, *rows))
 

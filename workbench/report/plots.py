@@ -87,18 +87,18 @@ def training_by_time(runs: Sequence[Run]) -> Plot | None:
 
 def validation(runs: Sequence[Run]) -> Plot | None:
     """What evaluators measured while training: held-out bits per byte against updates."""
-    figure, axes = _panel("updates", "bits per byte")
+    figure, axes = panel("updates", "bits per byte")
     drawn = False
     for index, run in enumerate(runs):
         for name in run.logged():
             if name.endswith("/bits_per_byte") and name not in TRAIN:
                 curve = run.curve(name)
                 drawn = drawn or bool(curve.values)
-                _line(axes, index, curve.steps, curve.values, marker="o")
+                draw_line(axes, index, curve.steps, curve.values, marker="o")
     if not drawn:
         return None
     caption = "Averaged weights, on part of the held-out text; a bound for diffusion, exact for left to right."
-    return Plot("validation", "Held-out text while training", caption, _svg(figure, "validation"))
+    return Plot("validation", "Held-out text while training", caption, svg_of(figure, "validation"))
 
 
 def bound_by_noise(runs: Sequence[Run]) -> Plot | None:
@@ -133,7 +133,7 @@ def _training(runs: Sequence[Run], against: str, x_label: str) -> Plot | None:
     curves = [(index, curve) for index, curve in curves if curve.values]
     if not curves:
         return None
-    figure, axes = _panel(x_label, UNITS[name])
+    figure, axes = panel(x_label, UNITS[name])
     tops, bottoms = [], []
     for index, curve in curves:
         x = np.asarray(curve.steps if against == "step" else curve.seconds, dtype=np.float64)
@@ -141,7 +141,7 @@ def _training(runs: Sequence[Run], against: str, x_label: str) -> Plot | None:
         smooth = _smoothed(y)
         x, y, smooth = (_thin(values) for values in (x, y, smooth))
         axes.plot(x, y, color=colour(index), linewidth=0.7, alpha=0.28)
-        _line(axes, index, x, smooth)
+        draw_line(axes, index, x, smooth)
         early = y[min(len(y) - 1, math.ceil(len(y) * 0.03))]
         tops.append(max(early, float(np.quantile(y, 0.95))))
         bottoms.append(float(smooth.min()))
@@ -157,13 +157,13 @@ def _training(runs: Sequence[Run], against: str, x_label: str) -> Plot | None:
     axes.set_ylim(min(bottoms) - 0.06 * room, max(tops) + 0.06 * room)
     stem = "training-steps" if against == "step" else "training-seconds"
     title = "Training loss by update" if against == "step" else "Training loss by time"
-    return Plot(stem, title, f"Thin: as logged; thick: running mean.{note}", _svg(figure, stem))
+    return Plot(stem, title, f"Thin: as logged; thick: running mean.{note}", svg_of(figure, stem))
 
 
 def _by_bucket(
     runs: Sequence[Run], name: str, y_label: str, title: str, caption: str, logarithmic: bool = False
 ) -> Plot | None:
-    figure, axes = _panel("noise level t (0 = clean text, 1 = noise)", y_label)
+    figure, axes = panel("noise level t (0 = clean text, 1 = noise)", y_label)
     drawn = False
     for index, run in enumerate(runs):
         means = run.buckets(name)
@@ -172,7 +172,7 @@ def _by_bucket(
             points = [(x, mean) for x, mean in points if mean > 0]
         if points:
             drawn = True
-            _line(axes, index, [x for x, _ in points], [y for _, y in points], marker="o")
+            draw_line(axes, index, [x for x, _ in points], [y for _, y in points], marker="o")
     if not drawn:
         return None
     axes.set_xlim(0, 1)
@@ -183,10 +183,11 @@ def _by_bucket(
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_ylim(bottom=0)
-    return Plot(f"noise-{name}", title, caption, _svg(figure, name))
+    return Plot(f"noise-{name}", title, caption, svg_of(figure, name))
 
 
-def _panel(x_label: str, y_label: str) -> tuple[Figure, Axes]:
+def panel(x_label: str, y_label: str) -> tuple[Figure, Axes]:
+    """An empty panel in the house's style."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=SIZE, layout="constrained")
         FigureCanvasSVG(figure)
@@ -198,7 +199,8 @@ def _panel(x_label: str, y_label: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _line(axes: Axes, index: int, x: Any, y: Any, marker: str = "") -> None:
+def draw_line(axes: Axes, index: int, x: Any, y: Any, marker: str = "") -> None:
+    """A line in the colour and dashes of number ``index``."""
     pattern = tuple(float(part) / 1.8 for part in dashes(index).split())
     style: str | tuple[int, tuple[float, ...]] = (0, pattern) if pattern else "-"
     axes.plot(x, y, color=colour(index), linewidth=1.8, linestyle=style, marker=marker, markersize=4)
@@ -220,7 +222,7 @@ def _thin(values: np.ndarray) -> np.ndarray:
     return np.asarray(values[np.linspace(0, len(values) - 1, POINTS).astype(int)])
 
 
-def _svg(figure: Figure, salt: str) -> str:
+def svg_of(figure: Figure, salt: str) -> str:
     """The figure as an SVG element that scales with its place; ids that no other panel has."""
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"workbench-{salt}"}):
         out = io.StringIO()

@@ -123,7 +123,7 @@ def main_table(runs: Sequence[Run]) -> Table:
     rows = [
         Row(
             run.label,
-            tuple(_cell(row[column.key], column) for column in columns),
+            tuple(cell_of(row[column.key], column) for column in columns),
             remark="" if run.results else f"{NOT_YET} ({run.state})",
         )
         for run, row in zip(runs, values, strict=True)
@@ -148,7 +148,8 @@ def _value(run: Run, key: str) -> Value | None:
     return run.results.value(key) if run.results else None
 
 
-def _cell(value: Value | None, column: Column) -> Cell:
+def cell_of(value: Value | None, column: Column) -> Cell:
+    """A figure as its column shows it."""
     if value is None:
         return Cell()
     if value.value is None:
@@ -174,7 +175,7 @@ def _real_rows(runs: Sequence[Run], values: Sequence[dict[str, Value | None]], c
     """
     groups: dict[tuple[Cell, ...], list[str]] = {}
     for run, row in zip(runs, values, strict=True):
-        cells = tuple(_real_cell(row[column.key], column) for column in columns)
+        cells = tuple(real_cell(row[column.key], column) for column in columns)
         if any(cell.text != MISSING for cell in cells):
             groups.setdefault(cells, []).append(run.label)
     several = len(groups) > 1
@@ -184,7 +185,8 @@ def _real_rows(runs: Sequence[Run], values: Sequence[dict[str, Value | None]], c
     ]
 
 
-def _real_cell(value: Value | None, column: Column) -> Cell:
+def real_cell(value: Value | None, column: Column) -> Cell:
+    """The same figure of real text."""
     if value is None or value.real is None:
         return Cell()
     detail = ""

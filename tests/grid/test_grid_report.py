@@ -1,0 +1,105 @@
+"""The tables and plots of a grid's page, from figures made up."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from workbench.grid.section import Frontier
+from workbench.metrics.results import Results
+from workbench.metrics.value import Value
+from workbench.report import latex
+from workbench.report.arms import Arm
+from workbench.report.collect import Run
+from workbench.report.frontiers import frontier, lines
+from workbench.report.grid_tables import arms_table, best_of, long_rows
+
+
+def run(label, **figures):
+    values = [value if isinstance(value, Value) else Value(name, value) for name, value in figures.items()]
+    return Run(Path(label), label, label, "0" * 16, "trained", results=Results("0" * 16, label, label, "x", values))
+
+
+def arm(label, repeats, baseline=False, **labels):
+    return Arm(label, labels, baseline, {(str(i),): one for i, one in enumerate(repeats)})
+
+
+def entropy(value, real=4.0):
+    return Value("unigram_entropy", value, real=real, n=8)
+
+
+def bits(value, better="lower"):
+    return Value("bits_per_byte", value, better=better, relation="≤")
+
+
+def test_a_mean_over_repetitions_has_a_t_interval():
+    figure = arm("a", [run("a0", bits_per_byte=bits(1.0)), run("a1", bits_per_byte=bits(1.2))]).figure("bits_per_byte")
+    assert figure.value == pytest.approx(1.1)
+    assert (figure.n, figure.relation, figure.better) == (2, "≤", "lower")
+    # Student's quantile for one degree of freedom is 12.706, the standard error of the mean 0.1
+    assert figure.high - figure.value == pytest.approx(12.706 * 0.1, rel=1e-3)
+
+
+def test_one_repetition_keeps_its_own_interval_and_a_failed_metric_its_reason():
+    one = arm("a", [run("a0", x=Value("x", 1.0, 0.5, 2.0), y=Value("y", None, error="no judge"))])
+    assert (one.figure("x").low, one.figure("x").high) == (0.5, 2.0)
+    assert one.figure("y").error == "no judge"
+    assert one.figure("z") is None
+
+
+def test_the_best_is_by_direction_or_by_nearness_to_real_text():
+    arms = [
+        arm("a", [run("a", bits_per_byte=bits(1.5), unigram_entropy=entropy(3.0))]),
+        arm("b", [run("b", bits_per_byte=bits(1.4), unigram_entropy=entropy(4.1))]),
+        arm("c", [run("c", bits_per_byte=bits(1.6), unigram_entropy=entropy(5.0))]),
+    ]
+    assert best_of(arms, "bits_per_byte")[0] == 1
+    assert best_of(arms, "unigram_entropy") == (1, "nearest to held-out text")
+    assert best_of(arms, "nothing") == (None, "")
+    rows = arms_table(arms, ["bits_per_byte", "unigram_entropy"]).rows
+    assert [cell.text.startswith("★") for cell in rows[1].cells] == [True, True]
+    assert not any(cell.text.startswith("★") for cell in rows[0].cells)
+    assert rows[-1].real and rows[-1].cells[1].text == "4.00"
+
+
+def test_no_star_where_all_read_the_same():
+    arms = [arm(name, [run(name, bits_per_byte=bits(1.5))]) for name in "ab"]
+    assert not any(cell.text.startswith("★") for row in arms_table(arms, None).rows for cell in row.cells)
+
+
+def test_an_arm_without_figures_says_why():
+    table = arms_table([Arm("a", {}, False, {}, ("a · 0: failed: out of memory",)), Arm("b", {}, False, {})], None)
+    assert [row.remark for row in table.rows] == ["a · 0: failed: out of memory", "no figures yet"]
+
+
+def test_long_rows_hold_every_figure_once():
+    arms = [arm("a", [run("a0", x=1.0, y=2.0), run("a1", x=3.0, y=4.0)], fix="a")]
+    heads, rows = long_rows(arms, ["fix"])
+    table = list(csv.DictReader(io.StringIO("\n".join(",".join(row) for row in [heads, *rows]))))
+    assert [(row["fix"], row["repetition"], row["figure"], row["value"]) for row in table] == [
+        ("a", "0", "x", "1"), ("a", "0", "y", "2"), ("a", "1", "x", "3"), ("a", "1", "y", "4"),
+    ]  # fmt: skip
+
+
+def test_lines_of_a_frontier_go_along_one_axis():
+    arms = [arm("baseline", [run("g", x=1.0, y=1.0)], baseline=True)]
+    arms += [
+        arm(f"{fix}{tau}", [run("r", x=float(tau), y=2.0)], fix=fix, tau=str(tau)) for fix in "ab" for tau in (1, 2, 3)
+    ]
+    found = lines(arms, Frontier("x", "y", along="tau"))
+    assert [(line.label, [label for _, _, label in line.points]) for line in found] == [
+        ("baseline", [""]), ("a", ["1", "2", "3"]), ("b", ["1", "2", "3"]),
+    ]  # fmt: skip
+    assert frontier(arms, Frontier("x", "nothing"), 0) is None
+    svg = frontier(arms, Frontier("x", "y", along="tau"), 0).svg
+    assert svg.startswith("<svg") and "font-family: sans-serif" in svg
+
+
+def test_latex_sets_what_is_special():
+    shown = arms_table([arm("50 % & more_", [run("a", bits_per_byte=bits(1.5))])], None)
+    text = latex.table(shown, "a_b")
+    assert r"50 \% \& more\_ & $\leq$ 1.500 \\" in text
+    assert r"\caption{a\_b}" in text

@@ -1,0 +1,123 @@
+"""The arms of a grid, each with what its repetitions gave. Reads files that are there; runs nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from workbench.metrics.results import Results, ResultsError
+from workbench.metrics.statistics import Estimate, ratio
+from workbench.metrics.value import Value
+from workbench.report.collect import Run, collect
+
+if TYPE_CHECKING:
+    from workbench.grid.status import Standing
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One combination of the axes that are compared.
+
+    ``labels``: by axis, in the order of the file; ``repeats``: what each repetition gave, by its labels (those of the
+    axes that are repetitions); ``failed``: why the others gave nothing.
+    """
+
+    label: str
+    labels: Mapping[str, str]
+    baseline: bool
+    repeats: Mapping[tuple[str, ...], Run]
+    failed: tuple[str, ...] = ()
+
+    @property
+    def run(self) -> Run | None:
+        """The first repetition."""
+        return next(iter(self.repeats.values()), None)
+
+    def values(self, name: str) -> dict[tuple[str, ...], Value]:
+        """A figure of each repetition that has it."""
+        found = {key: run.results.value(name) for key, run in self.repeats.items() if run.results}
+        return {key: value for key, value in found.items() if value is not None and value.value is not None}
+
+    def figure(self, name: str) -> Value | None:
+        """The figure of the arm: that of its one repetition, or the mean of several with an interval over them.
+
+        None where nothing of that name was measured; a value with ``error`` where it failed.
+        """
+        found = list(self.values(name).values())
+        if not found:
+            measured = (run.results.value(name) for run in self.repeats.values() if run.results)
+            return next((value for value in measured if value is not None), None)
+        return found[0] if len(found) == 1 else _mean(found)
+
+
+def arms_of(found: Sequence[Standing], over: Sequence[str]) -> list[Arm]:
+    """The arms of a grid in its order, the baseline first."""
+    runs = {run.path: run for run in collect({one.run.path for one in found if one.run is not None and one.figures})}
+    groups: dict[tuple[bool, tuple[tuple[str, str], ...]], list[Standing]] = {}
+    for one in found:
+        compared = tuple((axis, label) for axis, label in one.cell.arm.labels.items() if axis not in over)
+        groups.setdefault((one.cell.arm.baseline, compared), []).append(one)
+    arms = []
+    for (baseline, compared), group in groups.items():
+        labels = dict(compared)
+        repeats, failed = {}, []
+        for one in group:
+            key = tuple(label for axis, label in one.cell.arm.labels.items() if axis in over)
+            if one.figures is None or one.run is None:
+                failed.append(f"{one.cell.name}: {one.state}{': ' * bool(one.detail)}{one.detail}")
+                continue
+            try:
+                results = read_results(one.figures)
+            except ResultsError as error:
+                failed.append(f"{one.cell.name}: {error}")
+                continue
+            settings = one.cell.resolved.data
+            repeats[key] = replace(runs[one.run.path], label=one.cell.name, settings=settings, results=results)
+        label = " · ".join(["baseline"] if baseline else labels.values()) or "all"
+        arms.append(Arm(label, labels, baseline, repeats, tuple(failed)))
+    return arms
+
+
+def read_results(path: Path) -> Results:
+    """A file of figures.
+
+    Raises:
+        ResultsError: it cannot be read.
+    """
+    try:
+        return Results.from_data(json.loads(path.read_text(encoding="utf-8")), str(path))
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{path}: {error}; measure it again") from error
+
+
+def names_of(arms: Iterable[Arm]) -> list[str]:
+    """Names of all figures, in the order in which they come."""
+    runs = [run for arm in arms for run in arm.repeats.values() if run.results]
+    return list(dict.fromkeys(value.name for run in runs if run.results for value in run.results.values))
+
+
+def mean_of(values: Sequence[float]) -> Estimate:
+    """A mean over repetitions with its t interval."""
+    return ratio(np.asarray(values, dtype=np.float64), np.ones(len(values)))
+
+
+def _mean(found: Sequence[Value]) -> Value:
+    estimate = mean_of([value.value for value in found if value.value is not None])
+    real = [value.real for value in found if value.real is not None]
+    return replace(
+        found[0],
+        value=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
+        se=estimate.se,
+        n=len(found),
+        method=f"mean of {len(found)} repetitions; t interval over them",
+        real=sum(real) / len(real) if real else None,
+        real_low=None,
+        real_high=None,
+    )

@@ -1,0 +1,142 @@
+"""The page of a grid: report.html, report.md, report.csv, report.tex, figures.
+
+Made at any time from files alone; cells that are not done, or failed, are told as such.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from workbench.core.files import write_text
+from workbench.report import html, latex, markdown
+from workbench.report.arms import Arm, arms_of
+from workbench.report.collect import Run
+from workbench.report.differences import Difference, compared, differences_table
+from workbench.report.frontiers import frontier, lines
+from workbench.report.grid_tables import arms_table, long_rows
+from workbench.report.plots import Plot, all_plots
+from workbench.report.tables import Table
+
+if TYPE_CHECKING:
+    from workbench.grid.cells import Planned
+    from workbench.grid.status import Standing
+
+SAMPLED = 12
+"""Arms whose samples are shown."""
+CURVES = 8
+"""Trainings whose curves are drawn: more cannot be told apart."""
+FIGURES = "figures"
+
+
+@dataclass(frozen=True)
+class GridPage:
+    """What stands on the page."""
+
+    title: str
+    lead: str
+    table: Table
+    differences: Sequence[Difference]
+    plots: Sequence[Plot]
+    legends: Mapping[str, Sequence[str]]
+    arms: Sequence[Arm]
+    axes: Sequence[str]
+    failed: Sequence[str]
+    trainings: Sequence[Run]
+
+
+def write_grid_report(planned: Planned, found: Sequence[Standing], out: Path) -> list[Path]:
+    """Write the page into ``out`` (made where absent); returns the files, the HTML first."""
+    page = grid_page(planned, found)
+    date = time.strftime("%Y-%m-%d %H:%M")
+    (out / FIGURES).mkdir(parents=True, exist_ok=True)
+    files = {
+        "report.html": _html(page, date),
+        "report.md": _markdown(page, date),
+        "report.csv": _csv(page),
+        "report.tex": latex.table(page.table, page.title),
+        **{f"{FIGURES}/{plot.name}.svg": plot.svg + "\n" for plot in page.plots},
+    }
+    for name, text in files.items():
+        write_text(out / name, text, sync=False)
+    return [out / name for name in files]
+
+
+def grid_page(planned: Planned, found: Sequence[Standing]) -> GridPage:
+    """Put the page together."""
+    settings = planned.report
+    arms = arms_of(found, settings.over)
+    trainings = list({run.hash: run for arm in arms for run in arm.repeats.values()}.values())
+    done = sum(one.state == "done" for one in found)
+    legends: dict[str, Sequence[str]] = {}
+    plots = []
+    for number, wanted in enumerate(settings.frontiers):
+        plot = frontier(arms, wanted, number)
+        if plot is not None:
+            plots.append(plot)
+            legends[plot.name] = [line.label for line in lines(arms, wanted)]
+    if 1 < len(trainings) <= CURVES:
+        plots += all_plots(trainings)
+    lead = f"{done} of {len(found)} cells measured: {len(arms)} arms"
+    lead += f", {len(trainings)} training{'s' * (len(trainings) != 1)}. {settings.note}".rstrip()
+    axes = [axis for axis in planned.grid.axes if axis not in settings.over]
+    return GridPage(
+        title=planned.grid.name,
+        lead=lead,
+        table=arms_table(arms, settings.columns),
+        differences=compared(arms, settings.compare),
+        plots=plots,
+        legends=legends,
+        arms=arms,
+        axes=axes,
+        failed=[text for arm in arms for text in arm.failed],
+        trainings=trainings,
+    )
+
+
+def _html(page: GridPage, date: str) -> str:
+    shown = [run for arm in page.arms[:SAMPLED] if (run := arm.run) is not None]
+    sampled = any(run.results and run.results.samples for run in shown)
+    table = differences_table(page.differences)
+    parts = [
+        html.section("Figures", html.table_of(page.table) + html.notes_of(page.table)),
+        html.section("Differences to the baseline", html.table_of(table) + html.notes_of(table)) if table.rows else "",
+        html.section("Plots", "".join(map(html.legend_of, page.legends.values())) + html.panels(page.plots))
+        if page.plots
+        else "",
+        html.section("Not measured", html.items(page.failed)) if page.failed else "",
+        html.section("Samples", html.samples(shown)) if sampled else "",
+        html.settings_of(shown) if shown else "",
+        html.section("Provenance", "".join(html.provenance(run) for run in page.trainings)),
+    ]
+    return html.filled(page.title, f'<p class="lead">{html.escape(page.lead)}</p>', parts, date)
+
+
+def _markdown(page: GridPage, date: str) -> str:
+    table = differences_table(page.differences)
+    parts = [
+        f"# {markdown.line(page.title)}",
+        markdown.line(page.lead),
+        markdown.table_text(page.table, "arm"),
+        "\n".join(f"- {markdown.line(note)}" for note in page.table.notes),
+    ]
+    if table.rows:
+        parts += ["## Differences to the baseline", markdown.table_text(table, "arm")]
+        parts.append("\n".join(f"- {markdown.line(note)}" for note in table.notes))
+    parts += [f"![{plot.title}]({FIGURES}/{plot.name}.svg)\n\n*{plot.title}.* {plot.caption}" for plot in page.plots]
+    if page.failed:
+        parts += ["## Not measured", "\n".join(f"- {markdown.line(text)}" for text in page.failed)]
+    parts.append(f"Made {date} from what the run folders hold; nothing was trained or evaluated anew.")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _csv(page: GridPage) -> str:
+    heads, rows = long_rows(page.arms, page.axes)
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([heads, *rows])
+    return out.getvalue()

@@ -1,0 +1,124 @@
+"""Tables of a grid's page: arms by figures, and the same as rows for other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from workbench.metrics.value import Value
+from workbench.report.arms import Arm, names_of
+from workbench.report.tables import ASIDE, COLUMNS, MISSING, Cell, Column, Row, Table, cell_of, real_cell, significant
+
+NOTHING = "no figures yet"
+FIELDS = ("value", "low", "high", "se", "n", "relation", "unit", "real", "error")
+"""What the rows for other programs hold of a figure."""
+
+
+def columns_for(arms: Sequence[Arm], wanted: Sequence[str] | None) -> tuple[Column, ...]:
+    """The columns asked for, or all that were measured and are not aside."""
+    known = {column.key: column for column in COLUMNS}
+    found = names_of(arms)
+    if wanted is None:
+        first = [name for name in known if name in found]
+        wanted = first + [name for name in found if name not in known and name not in ASIDE]
+    units = {value.name: value.unit for arm in arms for name in wanted if (value := arm.figure(name))}
+    return tuple(known.get(name) or _column(name, units.get(name, "")) for name in wanted)
+
+
+def arms_table(arms: Sequence[Arm], wanted: Sequence[str] | None) -> Table:
+    """Row zero, then the arms; then real text once for each set of its figures."""
+    columns = columns_for(arms, wanted)
+    rows = [
+        Row(
+            arm.label,
+            tuple(cell_of(arm.figure(column.key), column) for column in columns),
+            remark=("; ".join(arm.failed[:2]) + (f" and {len(arm.failed) - 2} more" if len(arm.failed) > 2 else ""))
+            or ("" if arm.repeats else NOTHING),
+        )
+        for arm in arms
+    ]
+    return Table(columns, (*_starred(rows, arms, columns), *_real(arms, columns)), tuple(_notes(arms, columns)))
+
+
+def long_rows(arms: Sequence[Arm], axes: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Every figure of every repetition: (headings, rows) of text."""
+    heads = ["arm", *axes, "repetition", "figure", *FIELDS]
+    rows = []
+    for arm in arms:
+        for key, run in arm.repeats.items():
+            for value in run.results.values if run.results else ():
+                numbers = [_plain(number) for number in (value.value, value.low, value.high, value.se)]
+                tail = [str(value.n), value.relation, value.unit, _plain(value.real), value.error]
+                labels = [arm.labels.get(axis, "") for axis in axes]
+                rows.append([arm.label, *labels, " ".join(key), value.name, *numbers, *tail])
+    return heads, rows
+
+
+def best_of(arms: Sequence[Arm], name: str) -> tuple[int | None, str]:
+    """Which arm is best by a figure's own direction, or nearest to real text where it has none; and which it is.
+
+    None where that cannot be said: no direction and no real text, or fewer than two arms with the figure.
+    """
+    figures = {i: value for i, arm in enumerate(arms) if (value := arm.figure(name)) and value.value is not None}
+    if len(figures) < 2:
+        return None, ""
+    first = next(iter(figures.values()))
+    if first.better == "neither" and first.real is not None:
+        return min(figures, key=lambda i: _distance(figures[i])), "nearest to held-out text"
+    if first.better == "neither":
+        return None, ""
+    sign = 1 if first.better == "lower" else -1
+    return min(figures, key=lambda i: sign * float(figures[i].value or 0.0)), first.better + " is better"
+
+
+def _distance(value: Value) -> float:
+    assert value.value is not None
+    return float("inf") if value.real is None else abs(value.value - value.real)
+
+
+def _starred(rows: Sequence[Row], arms: Sequence[Arm], columns: Sequence[Column]) -> list[Row]:
+    """The rows with a star at the best figure of each column, and at those that read the same; none where all do."""
+    cells = [list(row.cells) for row in rows]
+    for at, column in enumerate(columns):
+        best, how = best_of(arms, column.key)
+        texts = [row.cells[at].text for row in rows]
+        if best is None or len(set(texts)) == 1:
+            continue
+        for row in cells:
+            if row[at].text == texts[best]:
+                detail = "; ".join(text for text in (how, row[at].detail) if text)
+                row[at] = Cell(f"★ {row[at].text}", detail, row[at].error)
+    return [Row(row.label, tuple(new), row.real, row.remark) for row, new in zip(rows, cells, strict=True)]
+
+
+def _column(name: str, unit: str) -> Column:
+    return Column(name, name.replace("_", " "), f"({unit})" if unit else "", significant)
+
+
+def _real(arms: Sequence[Arm], columns: Sequence[Column]) -> list[Row]:
+    groups: dict[tuple[Cell, ...], list[str]] = {}
+    for arm in arms:
+        cells = tuple(real_cell(arm.figure(column.key), column) for column in columns)
+        if any(cell.text != MISSING for cell in cells):
+            groups.setdefault(tuple(Cell(cell.text) for cell in cells), []).append(arm.label)
+    if len(groups) <= 1:
+        return [Row("held-out text", cells, real=True) for cells in groups]
+    return [
+        Row("held-out text (as for " + ", ".join(labels[:3]) + ("…" if len(labels) > 3 else "") + ")", cells, real=True)
+        for cells, labels in groups.items()
+    ]
+
+
+def _notes(arms: Sequence[Arm], columns: Sequence[Column]) -> Iterable[str]:
+    values = [value for arm in arms for column in columns if (value := arm.figure(column.key))]
+    if any(value.relation == "≤" for value in values):
+        yield "≤: an upper bound of the true figure (diffusion); without it the figure is exact (left to right)."
+    yield "★: best by the figure's own direction, or nearest to held-out text where it has none. Hover for intervals."
+    for arm in arms:
+        for column in columns:
+            value = arm.figure(column.key)
+            if value is not None and value.value is None:
+                yield f"{arm.label}, {column.line}: {value.error or 'no value'}"
+
+
+def _plain(number: float | None) -> str:
+    return "" if number is None else f"{number:.8g}"
