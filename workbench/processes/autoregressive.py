@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from samplers.base import NextTokenView, View
+from workbench.core.errors import WorkbenchError
 from workbench.core.rng import Rng
 from workbench.kernels.rows import fused_rows, gather_features, padded_rows, rows_values
-from workbench.processes.base import BUCKETS, Bound, Loss, Noised, Process
+from workbench.processes.base import BUCKETS, Bound, Continuation, Loss, Noised, Process
+from workbench.processes.continuations import guessed
 from workbench.processes.objectives import NextTokenRows
 from workbench.processes.views import LeftToRightView, device_of, features
 
@@ -91,6 +93,35 @@ class Autoregressive(Process):
     def _nats(self, net: Backbone, noised: Noised) -> Tensor:
         h_RD = gather_features(features(net, noised.x_BL, None), noised.rows_R)
         return rows_values(net.head, h_RD, self.rows, {"target": noised.target_R}, self.chunk)[0]
+
+    @property
+    def reach(self) -> int:
+        """One more than a block: the last token is told, never read."""
+        return self.length + 1
+
+    @torch.no_grad()
+    def continuation(
+        self,
+        shell: nn.Module,
+        x0_BL: npt.NDArray[np.int64],
+        given: int,
+        seq_B: npt.NDArray[np.int64],
+        rng: Rng,
+        draws: int,
+    ) -> Continuation:
+        """Exact; ``draws`` changes nothing. At least one token is given (``eos`` where nothing else stands before).
+
+        Raises:
+            WorkbenchError: nothing is given.
+        """
+        if given < 1:
+            raise WorkbenchError("a left-to-right model reads one token at least before a continuation: give it eos")
+        batch, length = x0_BL.shape
+        x0 = torch.from_numpy(np.ascontiguousarray(x0_BL)).to(device_of(shell))
+        told_R = (torch.arange(batch)[:, None] * (length - 1) + torch.arange(given - 1, length - 1)).reshape(-1)
+        nats_R, right_R = shell(guessed, self.rows, x0[:, :-1], None, told_R, x0[:, given:].reshape(-1), self.chunk)
+        nats_B = nats_R.reshape(batch, -1).double().sum(-1).cpu().numpy()
+        return Continuation(Bound(nats_B[:, None], "exact"), right_R.reshape(batch, -1).cpu().numpy())
 
     def unigram_bias(self, share_V: Tensor) -> Tensor | None:
         """log share."""

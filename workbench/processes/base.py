@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from samplers.base import View
-from workbench.core.errors import Problem
+from workbench.core.errors import Problem, WorkbenchError
 from workbench.core.part import Part
 from workbench.core.rng import Rng
 from workbench.kernels.rows import CompiledRows, RowFunction, chunk_rows
@@ -99,6 +99,16 @@ class Bound:
     parts: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Continuation:
+    """What a process says of continuations: ``bound`` of their negative log-likelihood given what stands before, and
+    ``right_Bn``: at which of their n tokens the likeliest token of one look is the true one (bool).
+    """
+
+    bound: Bound
+    right_Bn: npt.NDArray[np.bool_]
+
+
 class Process(Part, ABC, kind="process", supplied=("vocab", "eos", "length")):
     """A way to train and to use a backbone on text.
 
@@ -108,6 +118,7 @@ class Process(Part, ABC, kind="process", supplied=("vocab", "eos", "length")):
 
     sees: ClassVar[frozenset[str]]
     offers: ClassVar[type[View]]
+    length: int
     states: int
     outputs: int
     device: torch.device = torch.device("cpu")
@@ -172,6 +183,29 @@ class Process(Part, ABC, kind="process", supplied=("vocab", "eos", "length")):
         draws: int,
     ) -> Bound:
         """−log p of whole blocks, exact or an upper bound, without gradient."""
+
+    def continuation(
+        self,
+        shell: nn.Module,
+        x0_BL: npt.NDArray[np.int64],
+        given: int,
+        seq_B: npt.NDArray[np.int64],
+        rng: Rng,
+        draws: int,
+    ) -> Continuation:
+        """−log p(x_0[given:] | x_0[:given]) of texts of one length, exact or an upper bound, without gradient.
+
+        Texts are at most `reach` long. Sequences of one number see the same noise; 0 draws: the guesses alone.
+
+        Raises:
+            WorkbenchError: this process has no way to say it.
+        """
+        raise WorkbenchError(f"process {self.type_name!r} cannot say how likely a continuation is; take another run")
+
+    @property
+    def reach(self) -> int:
+        """How many tokens `continuation` takes at once, what is given included."""
+        return self.length
 
     @abstractmethod
     def view(self, shell: nn.Module) -> View:

@@ -13,7 +13,8 @@ from graphs.base import Graph, Noise
 from samplers.base import ScoreView, View
 from workbench.core.rng import Rng
 from workbench.kernels.rows import fused_rows, gather_features, padded_rows
-from workbench.processes.base import BUCKETS, Bound, Loss, Noised, Process
+from workbench.processes.base import BUCKETS, Bound, Continuation, Loss, Noised, Process
+from workbench.processes.continuations import masked_continuation
 from workbench.processes.corruptions import Corruption, Draw, Independent
 from workbench.processes.estimators import Estimator, MonteCarlo
 from workbench.processes.objectives import DenoisingRows, Objective, ScoreEntropy
@@ -146,6 +147,18 @@ class Diffusion(Process):
     ) -> Bound:
         """An upper bound of −log p by ``draws`` draws a block, or what the estimator says."""
         return self.estimator.bound(self, shell, x0_BL, seq_B, rng, draws)
+
+    def continuation(
+        self,
+        shell: nn.Module,
+        x0_BL: npt.NDArray[np.int64],
+        given: int,
+        seq_B: npt.NDArray[np.int64],
+        rng: Rng,
+        draws: int,
+    ) -> Continuation:
+        """An upper bound by masks on the continuation alone; its guesses from one look at all of it masked."""
+        return masked_continuation(self, shell, x0_BL, given, seq_B, rng, draws)
 
     def unigram_bias(self, share_V: Tensor) -> Tensor | None:
         """As the readout says, 0 for a mask."""
