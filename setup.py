@@ -20,6 +20,8 @@ EXTRAS = {
     "eval": ["transformers>=5", "sacrebleu>=2.5", "scikit-learn>=1.4"],
     "hub": ["datasets>=4", "huggingface-hub>=0.30"],
     "slurm": ["submitit>=1.5.2"],
+    # downstream tasks; apart from eval, for the harness brings datasets, evaluate and much else
+    "tasks": ["lm-eval>=0.4.9", "datasets>=4"],
     "zst": ["zstandard>=0.22"],
 }
 EXTRAS["test"] = [

@@ -93,7 +93,7 @@ def runs(document: Path) -> dict[str, tuple[Path, list[str]]]:
     found: dict[str, tuple[Path, list[str]]] = {
         load(path).name: (path, [])
         for path in files
-        if path.name != "base.yaml" and path.parent.name not in ("base", "grids", "audits")
+        if path.name != "base.yaml" and path.parent.name not in ("base", "grids", "audits", "tasks")
     }
     for _, words in commands(document):
         names = [word.removeprefix("name=") for word in words if word.startswith("name=")]

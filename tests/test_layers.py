@@ -20,7 +20,7 @@ ASSEMBLY = tuple(
     f"workbench.{name}"
     for name in ("recipe", "assemble", "run", "evaluate", "experiment", "drawing", "check", "match", "publish")
 )
-ABOVE = tuple(f"workbench.{name}" for name in ("grid", "launch", "report", "audit"))
+ABOVE = tuple(f"workbench.{name}" for name in ("grid", "launch", "report", "audit", "tasks"))
 BELOW_DATA = (CORE, KERNELS, "graphs", "samplers", PROCESSES)
 BELOW_ASSEMBLY = (*BELOW_DATA, "backbones", "backbones.base", DATA, TRAIN, METRICS)
 

@@ -33,7 +33,8 @@ ALL = sorted(path.relative_to(RECIPES).as_posix() for path in RECIPES.rglob("*.y
 PARENTS = [name for name in ALL if name.endswith("base.yaml") or name.startswith("base/")]
 GRIDS = [name for name in ALL if "grids" in Path(name).parts]
 AUDITS = [name for name in ALL if name.startswith("audits/")]
-RUNNABLE = [name for name in ALL if name not in (*PARENTS, *GRIDS, *AUDITS)]
+TASKS = [name for name in ALL if name.startswith("tasks/")]
+RUNNABLE = [name for name in ALL if name not in (*PARENTS, *GRIDS, *AUDITS, *TASKS)]
 SMOKE = [Path(name).stem for name in RUNNABLE if name.startswith("smoke/")]
 
 

@@ -51,6 +51,10 @@ class Guesses:
         right_R = out_RS[:, : self.vocab].argmax(-1) == context["target"]
         return self.rows.values(out_RS, context)[0], right_R.unsqueeze(-1)
 
+    def values_and_grad(self, out_RS: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """Never trained on."""
+        raise NotImplementedError("guesses are evaluated, not trained on")
+
 
 def guessed(
     net: Backbone, rows: Any, x_BL: Tensor, sigma_B: Tensor | None, told_R: Tensor, target_R: Tensor, chunk: int,
@@ -80,10 +84,10 @@ def masked_continuation(
     """
     if not (process.graph.mask and process.graph.blind):
         raise WorkbenchError(
-            f"graph {process.graph.type_name!r} has no masks to put on a continuation alone: score whole texts (scoring "
-            "full)"
+            f"graph {process.graph.type_name!r} has no masks to put on a continuation alone: score whole "
+            "texts (scoring full)"
         )
-    batch, length = x0_BL.shape
+    length = x0_BL.shape[1]
     n = length - given
     if n < 1:
         raise WorkbenchError(f"{given} of {length} tokens are given: nothing is left to continue")

@@ -1,0 +1,1 @@
+"""Downstream tasks: runs as a model of lm-evaluation-harness, its tasks from local files, paired comparisons."""
