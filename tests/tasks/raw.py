@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-WORDS = "the people of the nation and the law of the state in a year of peace and public work".split()
+TEXT = "the people of the nation and the law of the state in a year of peace and public work"
+WORDS = TEXT.split()
 
 
 def passages(count: int) -> str:

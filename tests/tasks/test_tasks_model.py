@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from workbench.publish.exporting import give_out
 from workbench.tasks.prepare import prepare
@@ -56,7 +57,7 @@ def test_left_to_right_is_the_harness_own_gpt2(smoke, theirs):
     found, due = ours.loglikelihood(requests(), True), theirs.loglikelihood(requests(), True)
     np.testing.assert_allclose([a for a, _ in found], [a for a, _ in due], atol=1e-4)
     assert [bool(b) for _, b in found] == [bool(b) for _, b in due]
-    assert ours.get_model_info()["contexts_cut"] == 2
+    assert ours.get_model_info()["contexts_cut"] == 3  # 85 + 15, 85 + 6 and 24 + 12 tokens of 33
     texts = [Instance("loglikelihood_rolling", {"t": i}, (DOCS[2]["query"][:n],), 0) for i, n in enumerate((5, 32, 77))]
     rolled = ours.loglikelihood_rolling(texts, True)
     np.testing.assert_allclose(rolled, theirs.loglikelihood_rolling(texts, True), atol=1e-4)
@@ -84,6 +85,11 @@ def test_choices_of_one_question_share_noise_in_any_order_and_batch(smoke):
     np.testing.assert_allclose([a for a, _ in found], [a for a, _ in again], rtol=1e-5)
     twice = [asked[0], asked[0]]
     assert len({a for a, _ in model(smoke("sedd"), draws=3).loglikelihood(twice, True)}) == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the harness's cuda:0 is a device here")
+def test_the_harness_own_device_is_no_wish_where_there_is_none(smoke):
+    assert str(model(smoke("gpt2"), device="cuda:0").opened.device) == "cpu"
 
 
 def test_pmi_takes_off_the_continuation_by_itself(smoke):

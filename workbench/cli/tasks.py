@@ -30,10 +30,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from workbench.tasks.compare import compare
 
+    pairs = [(task, compare(args.run, args.baseline, task, args.metric)) for task in args.tasks]
     print(f"| task | items | {args.metric} | baseline | difference (95 %) | gained | lost | McNemar p |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|")
-    for task in args.tasks:
-        found = compare(args.run, args.baseline, task, args.metric)
+    for task, found in pairs:
         gap = found.difference
         interval = "" if gap.low is None or gap.high is None else f" ({gap.low:+.3f} … {gap.high:+.3f})"
         print(

@@ -59,7 +59,10 @@ class Workbench(TemplateLM):
         if not str(batch_size).isdigit() or int(batch_size) < 1:
             raise WorkbenchError(f"--batch_size is a number of texts here, not {batch_size!r}")
         changed = [f"{name}={json.dumps(value)}" for name, value in overrides.items()]
-        self.opened = open_trained(run, str(which), [*changed, *([f"train.device={device}"] if device else [])])
+        # the harness names cuda:0 where the user names nothing: without CUDA that is no wish
+        if device and (torch.cuda.is_available() or not device.startswith("cuda")):
+            changed.append(f"train.device={device}")
+        self.opened = open_trained(run, str(which), changed)
         self.scorer = Scorer(self.opened, scoring, draws, bool(start), float(pmi), per_token, int(batch_size), seed)
         self.gen_tokens = gen_tokens
         self._device = self.opened.device
@@ -86,6 +89,7 @@ class Workbench(TemplateLM):
             "workbench_run": self.opened.run.path.name,
             "recipe": self.opened.run.hash,
             "step": self.opened.step,
+            "workbench_device": f"{self.opened.device}, {self.opened.precision}",
             "scoring": scorer.scoring,
             "draws": scorer.draws,
             "start": scorer.start,
