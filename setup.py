@@ -19,7 +19,6 @@ EXTRAS = {
     "cuda": ["mamba-ssm>=2.3.2", "causal-conv1d>=1.6.2", "xformers>=0.0.35"],
     "eval": ["transformers>=5", "sacrebleu>=2.5", "scikit-learn>=1.4"],
     "hub": ["datasets>=4", "huggingface-hub>=0.30"],
-    "slurm": ["submitit>=1.5.2"],
     "zst": ["zstandard>=0.22"],
 }
 EXTRAS["test"] = [

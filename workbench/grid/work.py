@@ -52,7 +52,8 @@ def work(planned: Planned, folder: GridFolder, places: Places, heard: Heard, tel
         for cell in waiting:
             try:
                 if not folder.failure(cell) and not is_done(cell, places):
-                    with folder.claimed(cell):
+                    run = run_of(cell, places)
+                    with folder.claimed(cell, 0 if run is None else int(run.read_status().get("step") or 0)):
                         heard(cell, "begun")
                         finish(cell, places, tell)
                     heard(cell, "done")
