@@ -23,6 +23,8 @@ from workbench.cli import quickstart
 from workbench.cli.main import COMMANDS, main
 from workbench.core.errors import WorkbenchError
 from workbench.core.reading import read_yaml
+from workbench.grid.cells import plan
+from workbench.grid.fairness import costed, require_fair
 from workbench.processes.autoregressive import Autoregressive
 from workbench.recipe import load
 from workbench.run import RunFolder
@@ -31,7 +33,7 @@ from workbench.train.log import curve, read_log
 ROOT = RECIPES.parent
 ALL = sorted(path.relative_to(RECIPES).as_posix() for path in RECIPES.rglob("*.yaml"))
 PARENTS = [name for name in ALL if name.endswith("base.yaml") or name.startswith("base/")]
-GRIDS = [name for name in ALL if "grids" in Path(name).parts]
+GRIDS = [name for name in ALL if "axes" in read_yaml(RECIPES / name)]
 AUDITS = [name for name in ALL if name.startswith("audits/")]
 RUNNABLE = [name for name in ALL if name not in (*PARENTS, *GRIDS, *AUDITS)]
 SMOKE = [Path(name).stem for name in RUNNABLE if name.startswith("smoke/")]
@@ -93,16 +95,10 @@ def test_the_header_has_purpose_command_and_figures(name):
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_every_arm_of_a_grid_resolves(name):
-    """A grid is a base recipe and axes of named changes to it."""
+def test_every_cell_of_a_grid_resolves_and_its_arms_are_fair(name):
     assert "run:" in "\n".join(header(name)) and "expected:" in "\n".join(header(name))
-    grid = read_yaml(RECIPES / name)
-    base = (RECIPES / name).parent / grid["base"]
-    for axis, arms in grid["axes"].items():
-        if not isinstance(arms, dict):  # values of one setting
-            arms = {str(value): {axis: value} for value in arms}
-        for changes in arms.values():
-            estimate(load(base, [f"{setting}={json.dumps(value)}" for setting, value in changes.items()]))
+    planned = plan(RECIPES / name)
+    require_fair(planned, costed(planned.cells))
 
 
 # --- the small ones, the whole way ------------------------------------------------------------------------------
