@@ -23,8 +23,8 @@ TYPES = {
 }  # fmt: skip
 KNOWN = {
     "$ref", "$defs", "$schema", "title", "description", "default", "type", "const", "enum", "anyOf", "allOf", "if",
-    "then", "properties", "additionalProperties", "required", "items", "minItems", "minProperties", "minimum", "exclusiveMinimum",
-    "maximum", "exclusiveMaximum", "pattern",
+    "then", "properties", "additionalProperties", "required", "items", "minItems", "minProperties", "minimum",
+    "exclusiveMinimum", "maximum", "exclusiveMaximum", "pattern",
 }  # fmt: skip
 
 
