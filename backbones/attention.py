@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from backbones.base import CachedMixer, Mixer
+from backbones.base import BlockMixer, Mixer
 from backbones.rotary import Rotary
 from workbench.core.bounds import Count, Natural, Probability
 from workbench.core.errors import Problem, WorkbenchError
 from workbench.kernels.attention import Kernel, attention
+from workbench.kernels.block_attention import block_attention
 
 if TYPE_CHECKING:
     from workbench.core.spec import Node
@@ -71,7 +72,7 @@ class KeysValues:
 
 
 @Mixer.register("attention")
-class Attention(CachedMixer):
+class Attention(BlockMixer):
     """Multi-head softmax attention; queries, keys and values in one matrix, rows ordered (three, head, d).
 
     Settings:
@@ -125,6 +126,20 @@ class Attention(CachedMixer):
         q, k, v = self._project(h_BLD, cache.length)
         cache = cache.extended(k, v)
         return self._attend(q, cache.k_BTHd.to(q.dtype), cache.v_BTHd.to(q.dtype)), cache
+
+    def beside(self, h_NSD: Tensor, clean_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """See the base; not with a window.
+
+        Raises:
+            WorkbenchError: there is a window.
+        """
+        if self.window:
+            raise WorkbenchError("attention within a window reads no blocks: leave window at 0")
+        noised_BLD = h_NSD.reshape(len(clean_BTD), -1, h_NSD.shape[-1])
+        noised, clean = self._project(noised_BLD, 0), self._project(clean_BTD, 0)
+        rate = self.dropout if self.training else 0.0
+        mixed_BLHd, mixed_BTHd = block_attention(noised, clean, h_NSD.shape[1], rate, self.kernel)
+        return self.out(mixed_BLHd.flatten(2)).reshape(h_NSD.shape), self.out(mixed_BTHd.flatten(2))
 
     @classmethod
     def unfit(cls, settings: Mapping[str, Any], dim: int) -> Iterator[tuple[str, str]]:
