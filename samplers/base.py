@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BlockView", "Canvas", "Choice", "Conditions", "Law", "Lens", "Look", "NextTokenView", "Order", "OrderContext",
-    "Predictor", "Sampler", "Samples", "ScoreView", "Shape", "ShapeContext", "Shaper", "State", "Stats", "Times", "View",
-    "rows_map",
+    "Predictor", "Sampler", "Samples", "ScoreView", "Shape", "ShapeContext", "Shaper", "State", "Stats", "Times",
+    "View", "rows_map",
 ]  # fmt: skip
 
 Conditions = Literal["prefix", "anywhere"]

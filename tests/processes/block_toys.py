@@ -43,7 +43,8 @@ class ExactBlocks(CachedBackbone):
 
     def forward(self, x_BL, sigma=None, cache=None):
         cache = self.new_cache(1) if cache is None else cache
-        rows = [self.block(tuple(c), tuple(x)) for c, x in zip(cache.expand(len(x_BL), -1).tolist(), x_BL.tolist())]
+        known = cache.expand(len(x_BL), -1).tolist()
+        rows = [self.block(tuple(before), tuple(x)) for before, x in zip(known, x_BL.tolist(), strict=True)]
         return torch.from_numpy(np.stack(rows))
 
     def block(self, before, x):

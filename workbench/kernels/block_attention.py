@@ -18,8 +18,10 @@ from workbench.kernels.dispatch import Candidate, Dispatcher
 
 Heads = tuple[Tensor, Tensor, Tensor]
 """Queries, keys and values, [B, length, H, d] each."""
-MANY = 16
-"""Blocks from which on one masked product is faster than two products a block."""
+SPAN = 64
+"""Positions that are worth two products of their own."""
+SPANS = 8
+"""Spans that a long text is cut into."""
 
 
 def block_attention(
@@ -31,21 +33,32 @@ def block_attention(
     """
     asked = kernel if kernel in BLOCK_ATTENTION.candidates else "auto"
     q_BLHd = noised[0]
-    implementation, _ = BLOCK_ATTENTION.pick(
-        asked, device=q_BLHd.device.type, dtype=q_BLHd.dtype, many=q_BLHd.shape[1] // size >= MANY
-    )
+    short = q_BLHd.shape[1] < 2 * SPAN and size < SPAN
+    implementation, _ = BLOCK_ATTENTION.pick(asked, device=q_BLHd.device.type, dtype=q_BLHd.dtype, short=short)
     return implementation(noised, clean, size, dropout)
 
 
-def by_block(noised: Heads, clean: Heads, size: int, dropout: float) -> tuple[Tensor, Tensor]:
-    """Two products a block, without a mask: no pair is computed that is not needed."""
+def spans(noised: Heads, clean: Heads, size: int, dropout: float) -> tuple[Tensor, Tensor]:
+    """Two products a span of blocks, against no key beyond it: half of all pairs are never computed.
+
+    A span is one long block, which then needs no mask, or as many shorter ones as come near to ``SPAN`` positions or
+    to so much of the text that there are not many more than ``SPANS``.
+    """
+    length, seen_clean = noised[0].shape[1], clean[0].shape[1]
+    span = max(1, max(SPAN, length // SPANS) // size) * size
+    seen_LT, seen_TT = visible(length, size, noised[0].device) if span > size else (None, None)
     mixed, mixed_clean = [], []
-    for end in range(size, noised[0].shape[1] + size, size):
-        before, own = slice(0, end - size), slice(end - size, end)
+    for start in range(0, length, span):
+        end = min(start + span, length)
+        before, own, until = slice(0, end - size), slice(start, end), slice(0, min(end, seen_clean))
         k, v = (torch.cat((c[:, before], z[:, own]), dim=1) for c, z in zip(clean[1:], noised[1:], strict=True))
-        mixed.append(_sdpa(noised[0][:, own], k, v, None, dropout))
-        if end <= clean[0].shape[1]:
-            mixed_clean.append(_sdpa(clean[0][:, own], clean[1][:, :end], clean[2][:, :end], None, dropout))
+        mask = None
+        if seen_LT is not None:
+            mask = torch.cat((seen_LT[own, before], seen_LT[own, seen_clean:][:, own]), dim=1)
+        mixed.append(_sdpa(noised[0][:, own], k, v, mask, dropout))
+        if start < seen_clean:
+            mask = None if seen_TT is None else seen_TT[own, until]
+            mixed_clean.append(_sdpa(clean[0][:, own], clean[1][:, until], clean[2][:, until], mask, dropout))
     return torch.cat(mixed, dim=1), torch.cat(mixed_clean, dim=1) if mixed_clean else clean[0]
 
 
@@ -87,17 +100,17 @@ def _sdpa(q_BLHd: Tensor, k_BTHd: Tensor, v_BTHd: Tensor, mask: Tensor | None, d
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout).transpose(1, 2)
 
 
-def _few(many: bool = False, **where: object) -> str | None:
-    return "too many blocks" if many else None
+def _long(short: bool = False, **where: object) -> str | None:
+    return "two products are enough for so short a text" if short else None
 
 
 BLOCK_ATTENTION = Dispatcher(
     "attention of blocks",
     [
-        Candidate("by_block", by_block, "computes no pair that is masked", advisable=_few),
-        Candidate("sdpa", masked, "two products whatever the number of blocks"),
+        Candidate("spans", spans, "computes hardly a pair that is masked", advisable=_long),
+        Candidate("sdpa", masked, "two products under a mask"),
         Candidate("reference", reference, "plain PyTorch"),
     ],
-    typical={"many": False},
+    typical={"short": False},
 )
 """The dispatcher of attention by blocks."""
