@@ -148,6 +148,12 @@ class Attention(BlockMixer):
         for message in head_problems(dim, heads, settings["positions"]):
             yield "heads", message
 
+    @classmethod
+    def unfit_for_blocks(cls, settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """A window."""
+        if settings["window"]:
+            yield "window", "attention within a window reads no blocks; leave it at 0"
+
     def flops_per_token(self, length: int) -> float:
         """8 D² for the linear maps, 4 K D for scores and sums over the K keys that a position sees on average."""
         return 8 * self.dim**2 + 4 * self._keys(length) * self.dim

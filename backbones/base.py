@@ -133,6 +133,11 @@ class Mixer(nn.Module, Part, ABC, kind="mixer", supplied=("dim", "length", "caus
         """(setting, message) for each of these resolved settings that a stack of this width cannot have."""
         yield from ()
 
+    @classmethod
+    def unfit_for_blocks(cls, settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """(setting, message) for what keeps a mixer of these resolved settings from reading blocks, if it could."""
+        yield from ()
+
     def no_decay(self) -> set[str]:
         """Names of parameters besides biases and norms that weight decay must leave alone."""
         return set()

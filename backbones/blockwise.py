@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbones.base import Sight
+from backbones.base import BlockMixer, Mixer, Sight
 from workbench.core.errors import Problem
 
 if TYPE_CHECKING:
@@ -27,6 +27,22 @@ def sight_misfits(node: Node) -> Iterator[Problem]:
             f"{node.path}.blockwise" if node.path else "blockwise",
             "a position sees its whole block, or with causal: true only what is before it: set one of the two",
         )
+
+
+def mixer_block_misfits(node: Node, mixer: Node) -> Iterator[Problem]:
+    """A mixer of a blockwise network that reads no blocks."""
+    part: Any = mixer.part
+    if not node.settings["blockwise"]:
+        return
+    if not issubclass(part, BlockMixer):
+        known: dict[str, Any] = dict(Mixer.registered)
+        fitting = [name for name, one in sorted(known.items()) if issubclass(one, BlockMixer)]
+        yield Problem(
+            mixer.path, f"mixer {part.type_name!r} reads no blocks of tokens. What would fit: {', '.join(fitting)}."
+        )
+        return
+    for setting, message in part.unfit_for_blocks(mixer.settings):
+        yield Problem(f"{mixer.path}.{setting}", message)
 
 
 def before_blocks(clean_BTX: Tensor, reach: int, size: int, fill: float = 0) -> Tensor:

@@ -92,8 +92,13 @@ class Block(nn.Module):
         mixed_BLD, cache = mixer.commit(modulate(self.norm1(h_BLD), parts[0], parts[1]), cache, **self._paced(c))
         return self._finish(h_BLD, mixed_BLD, parts), cache
 
-    def beside(self, h_NSD: Tensor, c: Any, clean_BTD: Tensor, clean_c: Any) -> tuple[Tensor, Tensor]:
-        """Noised blocks and the clean text beside them, each by its own σ, as the mixer brings them together."""
+    def beside(
+        self, h_NSD: Tensor, c: Any, clean_BTD: Tensor, clean_c: Any, last: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Noised blocks and the clean text beside them, each by its own σ, as the mixer brings them together.
+
+        ``last``: nobody reads the clean text after this block, which then leaves it as it is.
+        """
         parts, clean_parts = self.modulation(c), self.modulation(clean_c)
         paced = {} if self.pace is None else {"pace": self.pace(c), "clean_pace": self.pace(clean_c)}
         mixed_NSD, mixed_BTD = cast("BlockMixer", self.mixer).beside(
@@ -101,7 +106,8 @@ class Block(nn.Module):
             modulate(self.norm1(clean_BTD), clean_parts[0], clean_parts[1]),
             **paced,
         )
-        return self._finish(h_NSD, mixed_NSD, parts), self._finish(clean_BTD, mixed_BTD, clean_parts)
+        h_NSD = self._finish(h_NSD, mixed_NSD, parts)
+        return h_NSD, clean_BTD if last else self._finish(clean_BTD, mixed_BTD, clean_parts)
 
     def flops_per_token(self, length: int) -> float:
         """The mixer's and the MLP's; what σ passes through is the stack's to count."""
@@ -209,8 +215,10 @@ class Stack(CachedBackbone):
         h_NSD, clean_BTD = cast("Tokens", self.embed).by_blocks(x_NS, clean_BT)
         c, h_NSD = self.conditioning(sigma, h_NSD)
         clean_c, clean_BTD = self.conditioning(None, clean_BTD)
-        for block in self._blocks():
-            h_NSD, clean_BTD = block.beside(h_NSD, c, clean_BTD, clean_c)
+        *first, end = self._blocks()
+        for block in first:
+            h_NSD, clean_BTD = block.beside(h_NSD, c, clean_BTD, clean_c, last=False)
+        h_NSD, _ = end.beside(h_NSD, c, clean_BTD, clean_c, last=True)
         return self.final(h_NSD, c)
 
     def flops_per_token(self, length: int) -> float:
