@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from backbones.base import Backbone, Mixer, Sight
+from backbones.blockwise import mixer_block_misfits, sight_misfits, sight_of
 from backbones.conditioning import ADALN, Conditioning
 from backbones.embedding import Tokens, zero_head
 from backbones.stack import MLP, FinalNorm, LayerNorm, Stack, block
@@ -29,6 +30,8 @@ class Mixed(Stack):
         mlp_ratio: hidden width of the MLPs over dim; 0 for none.
         dropout: rate of dropout on what each branch adds; 0.1 in the published recipes.
         causal: each position sees itself and those before, with a cache, for left-to-right use.
+        blockwise: each position sees its own block of tokens and, clean, those before it (with a cache), for process
+            blocks; the weights are those of a network that sees all.
         conditioning: how σ reaches the blocks: adaln (null is the same), added, step_size, time_free, none.
         neighbours: how many tokens to either side (to the left when causal) also speak to a position through
             embedding tables of their own, 0 for none.
@@ -43,13 +46,14 @@ class Mixed(Stack):
         cond_dim: int,
         dropout: float,
         causal: bool,
+        blockwise: bool,
         conditioning: Conditioning | None,
         neighbours: int,
     ) -> None:
         """``pieces``: each block's mixer and its MLP or None; the same module twice is shared."""
         super().__init__()
         conditioning = conditioning or ADALN
-        self.causal = causal
+        self.causal, self.blockwise = causal, blockwise
         self.embed = Tokens(states, dim, neighbours, causal)
         self.conditioning = conditioning.embedding(dim, cond_dim)
         self.blocks = nn.ModuleList(block(mixer, dim, mlp, conditioning, cond_dim, dropout) for mixer, mlp in pieces)
@@ -58,8 +62,17 @@ class Mixed(Stack):
 
     @classmethod
     def sight(cls, settings: Mapping[str, Any]) -> Sight:
-        """Left when causal, else all."""
-        return "left" if settings.get("causal", False) else "all"
+        """Left when causal, block when blockwise, else all."""
+        return sight_of(settings)
+
+    @classmethod
+    def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
+        """Two sights at once; mixers that do not fit the width or read no blocks."""
+        yield from super().misfits(node, root)
+        yield from sight_misfits(node)
+        for mixer in cls.mixers(node):
+            yield from mixer_misfits(node, mixer)
+            yield from mixer_block_misfits(node, mixer)
 
 
 def mixer_misfits(node: Node, mixer: Node) -> Iterator[Problem]:
@@ -104,6 +117,7 @@ class Hybrid(Mixed):
         mlp_ratio: NonNegative = 4.0,
         dropout: Probability = 0.1,
         causal: bool = False,
+        blockwise: bool = False,
         conditioning: Conditioning | None = None,
         neighbours: Natural = 0,
     ) -> None:
@@ -124,7 +138,7 @@ class Hybrid(Mixed):
             return both
 
         pieces = [piece(places[i % len(places)]) for i in range(depth)]
-        super().__init__(states, outputs, pieces, dim, cond_dim, dropout, causal, conditioning, neighbours)
+        super().__init__(states, outputs, pieces, dim, cond_dim, dropout, causal, blockwise, conditioning, neighbours)
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
@@ -150,8 +164,6 @@ class Hybrid(Mixed):
         for item in dict.fromkeys(pattern[depth:]):
             if _name(item, named) not in {_name(place, named) for place in pattern[:depth]}:
                 yield Problem(f"{node.path}.depth", f"{depth} blocks end before {item!r} of the pattern comes")
-        for inner in cls.mixers(node):
-            yield from mixer_misfits(node, inner)
 
     @classmethod
     def mixers(cls, node: Node) -> list[Node]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from graphs.base import Noise
 from samplers.state import Canvas, Choice, Law, Samples, State
-from samplers.views import Look, NextTokenView, ScoreView, Stats, View, rows_map
+from samplers.views import BlockView, Look, NextTokenView, ScoreView, Stats, View, rows_map
 from workbench.core.errors import Problem
 from workbench.core.part import Part
 from workbench.core.rng import Rng
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from workbench.core.spec import Node
 
 __all__ = [
-    "Canvas", "Choice", "Conditions", "Law", "Lens", "Look", "NextTokenView", "Order", "OrderContext", "Predictor",
-    "Sampler", "Samples", "ScoreView", "Shape", "ShapeContext", "Shaper", "State", "Stats", "Times", "View", "rows_map",
+    "BlockView", "Canvas", "Choice", "Conditions", "Law", "Lens", "Look", "NextTokenView", "Order", "OrderContext",
+    "Predictor", "Sampler", "Samples", "ScoreView", "Shape", "ShapeContext", "Shaper", "State", "Stats", "Times",
+    "View", "rows_map",
 ]  # fmt: skip
 
 Conditions = Literal["prefix", "anywhere"]
@@ -168,18 +169,21 @@ class Predictor(Part, ABC, kind="predictor"):
 class Sampler(Part, ABC, kind="sampler", supplied=()):
     """From a view and a canvas to samples.
 
-    ``needs``: the kind of view. ``conditions``: where fixed tokens may stand.
+    ``needs``: the kind of view. ``conditions``: where fixed tokens may stand. ``any_length``: writes texts that are
+    longer than those the network was trained on.
     """
+
+    any_length: ClassVar[bool] = False
 
     needs: ClassVar[type[View]]
     conditions: ClassVar[Conditions]
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
-        """A process that does not offer the view this sampler needs."""
+        """A process that does not offer the view this sampler needs; one around another sampler speaks for both."""
         yield from super().misfits(node, root)
         process = root.find("process")
-        if process is not None:
+        if process is not None and root.find("sampler") in (None, node):
             part: Any = process.part
             if not issubclass(offers := part.offers, cls.needs):
                 known: Mapping[str, Any] = cls.registered

@@ -13,7 +13,7 @@ from workbench.core.spec import Node
 
 def misfits_of(node: Node, root: Node) -> Iterator[Problem]:
     """Predictors, correctors, shapers and lenses of a sampler that do not fit the recipe's graph or one another."""
-    found = root.find("process.graph") or root.find("graph")
+    found = root.under("process", "graph") or root.find("graph")
     if found is None:
         return
     graph = cast("type[Graph]", found.part)

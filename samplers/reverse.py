@@ -182,9 +182,7 @@ def start(view: ScoreView, canvas: Canvas, noise_BL: torch.Tensor) -> State:
     batch, length = canvas.x_BL.shape
     if length > view.length:
         raise WorkbenchError(f"the canvas has {length} positions, the model {view.length}: write on fewer")
-    given = canvas.x_BL[canvas.fixed_BL]
-    if bool(((given < 0) | (given >= view.vocab)).any()):
-        raise WorkbenchError(f"the canvas fixes ids outside the vocabulary 0 … {view.vocab - 1}")
+    canvas.require_tokens(view.vocab)
     x_BL = torch.where(canvas.fixed_BL, canvas.x_BL, noise_BL)
     free_BL = ~canvas.fixed_BL
     ones_B = torch.ones(batch, dtype=torch.float64)

@@ -115,6 +115,27 @@ class NextTokenView(View):
         """Append ``x_Bn`` (n ≥ 0 tokens): (log law of the token after them, [B, V]; the longer cache)."""
 
 
+class BlockView(View):
+    """A model that writes block after block of ``size`` tokens, each as a score given the finished ones before it.
+
+    A *context* is what it knows of finished blocks: a value, which stays valid after a longer one was made of it.
+    """
+
+    size: int
+
+    @abstractmethod
+    def start(self, batch: int, keep: bool = True) -> Any:
+        """The context of ``batch`` texts without a finished block. ``keep``: in a cache, where the network has one."""
+
+    @abstractmethod
+    def block(self, context: Any) -> ScoreView:
+        """The score of the block after the context; its calls count as this view's too."""
+
+    @abstractmethod
+    def commit(self, x_BS: Tensor, context: Any) -> Any:
+        """The context with one more finished block (clean tokens, any device)."""
+
+
 def rows_map(fn: Callable[[Tensor], Tensor], rows_R: Tensor, chunk: int) -> Tensor:
     """``fn(rows)`` by chunks of at most ``chunk`` rows, concatenated: the only way to the vocabulary axis.
 

@@ -46,7 +46,7 @@ class Analytic(Predictor):
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
         """Thinning on a graph where no pace is known beforehand."""
         yield from super().misfits(node, root)
-        graph: Any = root.find("process.graph")
+        graph: Any = root.under("process", "graph")
         if node.settings["thin"] is not None and graph is not None and not graph.part.blind:
             yield Problem(
                 f"{node.path}.thin",

@@ -44,6 +44,11 @@ class Node:
                 value = held.get(name) if isinstance(held, Mapping) else None
         return value if isinstance(value, Node) else None
 
+    def under(self, path: str, kind: str) -> Node | None:
+        """The first part of a kind at or below a dotted path, owners first: a process may stand around another."""
+        start = self.find(path)
+        return None if start is None else next((node for node in start.walk() if node.part.kind == kind), None)
+
     def walk(self) -> Iterator[Node]:
         """This node and all below it, owners first."""
         yield self

@@ -114,10 +114,10 @@ class Process(Part, ABC, kind="process", supplied=("vocab", "eos", "length")):
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
-        """A backbone whose positions see too much or too little."""
+        """A backbone whose positions see too much or too little; where another process stands around, it is asked."""
         yield from super().misfits(node, root)
         backbone = root.find("backbone")
-        if backbone is not None:
+        if backbone is not None and root.find("process") in (None, node):
             part: Any = backbone.part
             sight = part.sight(backbone.settings)
             if sight not in cls.sees:

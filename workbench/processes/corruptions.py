@@ -107,7 +107,7 @@ class Complementary(Corruption):
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
         """A schedule whose shares lie to one side of ½: partners would have none to share."""
         yield from super().misfits(node, root)
-        noise, times = root.find("process.noise"), root.find("process.times")
+        noise, times = root.under("process", "noise"), root.under("process", "time_draw")
         if noise is None or times is None:
             return
         low, high = share_range(build(noise), build(times))

@@ -53,7 +53,7 @@ class Readout(Part, ABC, kind="readout", supplied=("vocab",)):
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
         """A readout for masks beside a graph on which tokens move too."""
         yield from super().misfits(node, root)
-        graph = root.find("process.graph")
+        graph = root.under("process", "graph")
         if cls.masked_only and graph is not None and not (graph.part.mask and graph.part.blind):
             why = "tokens move too" if graph.part.mask else "there is no mask"
             yield Problem(

@@ -123,7 +123,7 @@ def fitting(
         states = assemble.model(resolved, tokenizer, "meta").process.states
         if reading.states in (None, states):
             return resolved, tokenizer
-        graph = resolved.node.find("process.graph")
+        graph = resolved.node.under("process", "graph")
         how = "" if graph is None else f" on graph {graph.part.type_name!r}"
         tried.append(f"tokenizer {tokenizer.type_name!r} has {tokenizer.vocab} ids, which is {states} states{how}")
     raise WorkbenchError(
