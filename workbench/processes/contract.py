@@ -195,19 +195,25 @@ def _by_sequence(times: TimeDraw) -> Iterator[str]:
 
 
 def _same_bound(corruption: Corruption) -> Iterator[str]:
-    """The absorbing bound of a denoiser that costs 1, or the number of masks, at each mask: ∫ dλ/λ of both is known."""
+    """The absorbing bound of a denoiser that costs 1, or the number of masks, at each mask: ∫ dλ/λ of both is known.
+
+    Where positions are given, of the others: n of them make a block of n.
+    """
     length, noise, times = 6, LogLinear(), UniformTimes()
-    count, weight = [], []
+    count, weight, free = [], [], []
     for step in range(40):
         drawn = corruption.draw(np.arange(500), length, step, Rng(0), noise, times)
         if float(drawn.u_NL.min()) < 0 or float(drawn.u_NL.max()) >= 1 or not bool(drawn.weight_N.isfinite().all()):
             yield "numbers outside [0, 1), or weights that are no numbers"
             return
         moved_NL = drawn.u_NL < -torch.expm1(-drawn.sigma_N).unsqueeze(-1)
+        free_NL = torch.ones_like(moved_NL) if drawn.given_NL is None else ~drawn.given_NL
+        moved_NL &= free_NL
+        free.append(free_NL.double().sum(-1))
         count.append(moved_NL.double().sum(-1))
         weight.append(drawn.weight_N / torch.expm1(drawn.sigma_N))
-    count_N, weight_N = torch.cat(count), torch.cat(weight)
-    for power, due in ((1, float(length)), (2, length * (length + 1) / 2)):
+    count_N, weight_N, free_N = torch.cat(count), torch.cat(weight), torch.cat(free)
+    for power, due in ((1, float(free_N.mean())), (2, float((free_N * (free_N + 1) / 2).mean()))):
         found = float((weight_N * count_N**power).mean())
         if abs(found - due) > 0.04 * due:
             yield f"Σ over masks of (masks)^{power - 1} is {found:.3f} in the mean; the bound has {due:.3f}"
@@ -219,8 +225,9 @@ def _by_place(corruption: Corruption) -> Iterator[str]:
     whole = corruption.draw(np.arange(40, 56), 5, 3, Rng(1), noise, times)
     part = corruption.draw(np.arange(44, 50), 5, 3, Rng(1), noise, times)
     kept = torch.from_numpy((whole.item_N >= 4) & (whole.item_N < 10))
-    for name in ("t_N", "sigma_N", "weight_N", "u_NL"):
-        if not torch.equal(getattr(whole, name)[kept], getattr(part, name)):
+    for name in ("t_N", "sigma_N", "weight_N", "u_NL", "given_NL", "told_N"):
+        of_whole, of_part = getattr(whole, name), getattr(part, name)
+        if (of_whole is None) != (of_part is None) or (of_part is not None and not of_whole[kept].equal(of_part)):
             yield f"a sequence's {name} depends on its batch"
 
 

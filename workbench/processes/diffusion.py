@@ -30,7 +30,7 @@ class Diffusion(Process):
     """Discrete diffusion by scores (Lou, Meng & Ermon 2024).
 
     Training loss, nats per token: E over noise of weight · Σ over live rows of the objective / (B · L), for a drawn
-    time weight(t) · dσ/dt.
+    time weight(t) · dσ/dt. Positions that the corruption gives away cost nothing and count among the B · L.
 
     Settings:
         graph: the forward process on one position.
@@ -97,7 +97,10 @@ class Diffusion(Process):
         batch, length = x0_BL.shape
         x0, sigma_B = torch.from_numpy(np.ascontiguousarray(x0_BL)), drawn.sigma_N
         x_BL = self.graph.corrupt(x0, sigma_B.unsqueeze(-1), drawn.u_NL)
-        live = self.graph.live(x_BL).reshape(-1).nonzero().squeeze(-1)
+        live_BL = self.graph.live(x_BL)
+        if drawn.given_NL is not None:
+            x_BL, live_BL = torch.where(drawn.given_NL, x0, x_BL), live_BL & ~drawn.given_NL
+        live = live_BL.reshape(-1).nonzero().squeeze(-1)
         padded = padded_rows(live.numel(), self.device)
         rows_R = torch.zeros(padded, dtype=torch.long)
         rows_R[: live.numel()] = live
@@ -107,7 +110,7 @@ class Diffusion(Process):
         bucket_B = (drawn.t_N * BUCKETS).long().clamp_(0, BUCKETS - 1)
         return Noised(
             x_BL=x_BL,
-            sigma_B=sigma_B.to(torch.float32),
+            sigma_B=(sigma_B if drawn.told_N is None else drawn.told_N).to(torch.float32),
             rows_R=rows_R,
             x_R=x_BL.reshape(-1)[rows_R],
             target_R=x0.reshape(-1)[rows_R],
