@@ -1,4 +1,4 @@
-"""What every readout, objective, draw of times, corruption and estimator must satisfy: run on any registered part.
+"""What every readout, objective, draw of times, corruption, divergence and estimator must satisfy: run on any registered part.
 
 ``CHECKS`` maps a kind to a function from a part's class to a list of problems; none: the contract is met.
 """
@@ -22,6 +22,7 @@ from workbench.core.rng import Rng
 from workbench.processes.base import Bound, Shell
 from workbench.processes.corruptions import Corruption
 from workbench.processes.diffusion import Diffusion
+from workbench.processes.divergences import Divergence
 from workbench.processes.estimators import Estimator
 from workbench.processes.objectives import Context, DenoisingRows, Objective, ScoreEntropy
 from workbench.processes.readouts import Normalised, Plain, Readout
@@ -49,6 +50,11 @@ def check_time_draw(part: type[TimeDraw]) -> list[str]:
 def check_corruption(part: type[Corruption]) -> list[str]:
     """Problems of a way to draw noise, in words."""
     return run_checks(Corruption, part, (_same_bound, _by_place))
+
+
+def check_divergence(part: type[Divergence]) -> list[str]:
+    """Problems of a divergence of laws, in words."""
+    return run_checks(Divergence, part, (_apart,))
 
 
 def check_estimator(part: type[Estimator]) -> list[str]:
@@ -231,6 +237,22 @@ def _by_place(corruption: Corruption) -> Iterator[str]:
             yield f"a sequence's {name} depends on its batch"
 
 
+# --- divergences ------------------------------------------------------------------------------------------------
+
+
+def _apart(divergence: Divergence) -> Iterator[str]:
+    """A finite number ≥ 0 a row, 0 where the laws are one and only there; each row by itself."""
+    log_q_RV, log_p_RV = torch.randn(2, 6, VOCAB, generator=torch.Generator().manual_seed(0)).double().log_softmax(-1)
+    nats_R = divergence.rows(log_q_RV, log_p_RV)
+    if nats_R.shape != (6,) or not bool((nats_R > 1e-6).all()) or not bool(nats_R.isfinite().all()):
+        yield f"6 rows became {list(nats_R.shape)} numbers, or laws that differ are not told apart"
+        return
+    if bool(divergence.rows(log_p_RV, log_p_RV).abs().max() > 1e-12):
+        yield "laws that are one are told apart"
+    if not torch.allclose(divergence.rows(log_q_RV[2:3], log_p_RV[2:3]), nats_R[2:3], rtol=1e-9):
+        yield "a row alone lies otherwise apart than among others"
+
+
 # --- estimators -------------------------------------------------------------------------------------------------
 
 
@@ -284,6 +306,7 @@ CHECKS: dict[str, Callable[[Any], list[str]]] = {
     "objective": check_objective,
     "time_draw": check_time_draw,
     "corruption": check_corruption,
+    "divergence": check_divergence,
     "estimator": check_estimator,
 }
 """Kind → contract check."""

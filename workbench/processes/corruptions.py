@@ -55,8 +55,8 @@ class Corruption(Part, ABC, kind="corruption"):
 
     Contract: the mean over N of weight · f(x_σ, σ) is, in expectation, ∫ E f dσ over (nearly) the noise between t = eps
     and t = 1, for every f that is 1/(e^σ − 1) times a function of the masks where only masks move (``masked_only``
-    ones), for every f at all elsewhere. Where positions are given, f is of the others. A sequence's draw does not depend
-    on how the batch is cut.
+    ones), for every f at all elsewhere. Where positions are given, f is of the others. A sequence's draw does not
+    depend on how the batch is cut.
     """
 
     masked_only: ClassVar[bool] = False

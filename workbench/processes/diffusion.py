@@ -131,12 +131,12 @@ class Diffusion(Process):
         total, nats_R, aux_RK = fused_rows(net.head, h_RD, noised.weight_R, self.rows, context, self.chunk)
         weight_R = noised.weight_R.to(nats_R.dtype)
         counted_R = (weight_R > 0).to(nats_R.dtype)
-        logs = {"bound/bucket": _bucketed(nats_R * weight_R, noised.bucket_R, noised.bucket_tokens)}
+        logs = {"bound/bucket": bucketed(nats_R * weight_R, noised.bucket_R, noised.bucket_tokens)}
         if self.graph.blind:
             counts = torch.zeros(BUCKETS, dtype=nats_R.dtype, device=nats_R.device)
             counts.index_add_(0, noised.bucket_R, counted_R)
             for index, name in enumerate(self.objective.aux):
-                logs[f"{name}/bucket"] = _bucketed(aux_RK[:, index] * counted_R, noised.bucket_R, counts)
+                logs[f"{name}/bucket"] = bucketed(aux_RK[:, index] * counted_R, noised.bucket_R, counts)
         return Loss(total / noised.tokens, logs)
 
     def nll(
@@ -160,7 +160,7 @@ class Diffusion(Process):
         return DenoiserView(shell, self.graph, self.noise, self.readout, self.length, self.states)
 
 
-def _bucketed(values_R: Tensor, bucket_R: Tensor, weight: Tensor) -> Tensor:
+def bucketed(values_R: Tensor, bucket_R: Tensor, weight: Tensor) -> Tensor:
     """[BUCKETS, 2]: sums of ``values_R`` by bucket beside the buckets' weights."""
     sums = torch.zeros(BUCKETS, dtype=values_R.dtype, device=values_R.device)
     sums.index_add_(0, bucket_R, values_R)

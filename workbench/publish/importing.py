@@ -26,7 +26,7 @@ from workbench.data.base import Tokenizer
 from workbench.publish.sources import default_name, fetch
 from workbench.recipe import Recipe
 from workbench.run import RunFolder
-from workbench.train.checkpoint import Checkpoints, list_steps, named_weights
+from workbench.train.checkpoint import Checkpoints, list_steps
 
 SOURCE = "source.json"
 """The note in a run's folder of where its weights came from."""
