@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import StringConstraints
 
@@ -74,18 +74,19 @@ def load(path: Path | str, overrides: Iterable[str] = ()) -> Resolved:
         RecipeError: with every problem of the recipe.
         WorkbenchError: the file cannot be read.
     """
-    return _load(found(Path(path)), overrides, ())
+    return _load(found(Path(path)), tuple(overrides), ())
 
 
-def _load(path: Path, overrides: Iterable[str], below: tuple[Path, ...]) -> Resolved:
-    """``below``: the recipes that begin where this one ends."""
+def _load(path: Path, overrides: tuple[str, ...], below: tuple[Any, ...]) -> Resolved:
+    """``below``: the recipes, with what is changed in them, that begin where this one ends."""
     parents: list[Resolved] = []
+    chain = (*below, (path.resolve(), overrides))
 
     def parent(file: str, changes: Iterable[str]) -> Resolved:
-        wanted, chain = found(Path(file)), (*below, path.resolve())
-        if wanted.resolve() in chain:
+        wanted, asked = found(Path(file)), tuple(changes)
+        if (wanted.resolve(), asked) in chain:
             raise RecipeError([Problem("start.recipe", f"a run cannot begin with its own weights ({wanted.name})")])
-        parents.append(_load(wanted, changes, chain))
+        parents.append(_load(wanted, asked, chain))
         return parents[-1]
 
     resolved = load_as(Recipe, path, overrides, lambda tree: known_by_hash(tree, parent))

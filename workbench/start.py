@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
+from workbench.core.bounds import Natural
 from workbench.core.errors import Problem, RecipeError, WorkbenchError
 from workbench.core.files import read_json
 from workbench.core.loading import Resolved
@@ -60,7 +61,7 @@ class Start(Section):
         changes: list[str] | None = None,
         run: str = "",
         weights: Literal["averaged", "last"] = "averaged",
-        checkpoint: str = "last",
+        checkpoint: Literal["last", "best"] | Natural = "last",
     ) -> None:
         """Keep the settings: `put` reads them."""
         self.recipe, self.changes, self.run, self.weights, self.checkpoint = recipe, changes, run, weights, checkpoint
@@ -80,7 +81,8 @@ def known_by_hash(tree: Mapping[str, Any], parent: Callable[[str, Iterable[str]]
         try:
             run, file = RunFolder(Path(run)).hash, ""
         except WorkbenchError as error:
-            raise RecipeError([Problem("start.run", f"needs a run's folder or its hash of 16 digits: {error}")]) from None
+            message = f"needs a run's folder or its hash of 16 digits: {error}"
+            raise RecipeError([Problem("start.run", message)]) from None
     elif isinstance(file, str) and file and not run:
         changes = start.get("changes")
         try:
@@ -146,10 +148,10 @@ def put(resolved: Resolved, run: RunFolder, net: nn.Module) -> dict[str, Any]:
     """
     start = resolved.data["start"]
     try:
-        found = load_weights(net, run.ckpt, start["weights"] == "averaged", start["checkpoint"])
+        found = load_weights(net, run.ckpt, start["weights"] == "averaged", str(start["checkpoint"]))
     except CheckpointError as error:
         raise WorkbenchError(
-            f"start: the weights of {run.path} do not fit: {error}. Take its backbone, data.tokenizer and process.graph "
+            f"start: the weights of {run.path} do not fit: {error}. Take its backbone, tokenizer and graph "
             f"({run.resolved} has them)"
         ) from error
     role = "ema" if start["weights"] == "averaged" and "ema" in found.tensors else "model"

@@ -122,7 +122,7 @@ class Process(Part, ABC, kind="process", supplied=("vocab", "eos", "length")):
     states: int
     outputs: int
     device: torch.device = torch.device("cpu")
-    loss_is_text: ClassVar[bool] = True
+    loss_is_text: bool = True
     """Whether the training loss is nats of text, so that it can be shown as bits per byte."""
 
     @classmethod
@@ -158,17 +158,17 @@ class Process(Part, ABC, kind="process", supplied=("vocab", "eos", "length")):
         """
         return None
 
-    def begin(self, net: nn.Module) -> None:  # noqa: B027 - most processes have nothing to remember
+    def begin(self, net: nn.Module) -> None:
         """Look at the network before its first update, the weights that it starts from in place; on the CPU."""
 
-    def advance(self, done: int, weights: Callable[[bool], Mapping[str, Tensor]]) -> None:  # noqa: B027
+    def advance(self, done: int, weights: Callable[[bool], Mapping[str, Tensor]]) -> None:
         """After ``done`` updates. ``weights(averaged)``: the network's by name, the averages where there are any."""
 
     def kept(self) -> Mapping[str, Tensor]:
         """What the process remembers, for checkpoints: tensors by name, none by default."""
         return {}
 
-    def recall(self, tensors: Mapping[str, Tensor]) -> None:  # noqa: B027
+    def recall(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up what ``kept`` gave, after ``begin``."""
 
     rows: RowFunction

@@ -1,4 +1,4 @@
-"""What every readout, objective, draw of times, corruption, divergence and estimator must satisfy: run on any registered part.
+"""What every readout, objective, draw of times, corruption, divergence and estimator must satisfy, plug-ins' too.
 
 ``CHECKS`` maps a kind to a function from a part's class to a list of problems; none: the contract is met.
 """

@@ -60,6 +60,8 @@ class Corruption(Part, ABC, kind="corruption"):
     """
 
     masked_only: ClassVar[bool] = False
+    whole: ClassVar[bool] = True
+    """Whether no position is given, so that a loss is nats of whole blocks."""
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:

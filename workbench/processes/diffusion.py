@@ -69,6 +69,7 @@ class Diffusion(Process):
         self.graph, self.noise, self.readout = graph, noise, readout.on(graph)
         self.objective, self.times, self.corruption = objective, times, corruption or Independent()
         self.estimator = estimator or MonteCarlo()
+        self.loss_is_text = self.corruption.whole
         self.states = self.outputs = graph.states
         self.rows = DenoisingRows(graph, self.readout, objective)
         self.bound_rows = DenoisingRows(graph, self.readout, ScoreEntropy())

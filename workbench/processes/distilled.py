@@ -97,7 +97,7 @@ class Distilled(Process):
             most = next(n for n in range(rounds) if steps % leaps ** (n + 1))
             yield Problem(
                 f"{node.path}.teacher_steps",
-                f"{steps} steps can be cut by {leaps} in {most} rounds, and train.steps has {rounds} of {updates} updates",
+                f"{steps} steps can be cut by {leaps} in {most} rounds; train.steps has {rounds} of {updates} updates",
             )
 
     def __init__(

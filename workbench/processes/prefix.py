@@ -38,6 +38,7 @@ class Prefix(Corruption):
         within: how the rest is noised
     """
 
+    whole = False
     usual = {"within": {"type": "independent"}}
 
     @classmethod
@@ -61,8 +62,10 @@ class Prefix(Corruption):
         drawn = self.within.draw(seq_B, length, step, rng, noise, times)
         kept_N = torch.from_numpy(self.kept(seq_B, length, step, rng)[drawn.item_N])
         given_NL = torch.arange(length) < kept_N.unsqueeze(-1)
-        told_N = torch.where(kept_N > 0, self._of_masks(drawn, given_NL, noise), drawn.sigma_N)
-        return replace(drawn, given_NL=given_NL, told_N=told_N if self.sigma_hat else None)
+        if not self.sigma_hat:
+            return replace(drawn, given_NL=given_NL)
+        told_N = torch.where(kept_N > 0, sigma_hat(drawn, given_NL, noise), drawn.sigma_N)
+        return replace(drawn, given_NL=given_NL, told_N=told_N)
 
     def kept(self, seq_B: Ids, length: int, step: int, rng: Rng) -> Ids:
         """How many tokens each sequence keeps, [B], 0 … L − 1."""
@@ -71,10 +74,10 @@ class Prefix(Corruption):
         kept_B = np.minimum(1 + np.floor(how_many_B * longest), longest).astype(np.int64)
         return np.where(whether_B < self.share, kept_B, 0)
 
-    @staticmethod
-    def _of_masks(drawn: Draw, given_NL: Tensor, noise: Noise) -> Tensor:
-        """σ̂ of what a draw masks, [N]."""
-        moved_NL = (drawn.u_NL < -torch.expm1(-drawn.sigma_N).unsqueeze(-1)) & ~given_NL
-        last = noise.total(torch.ones(1, dtype=torch.float64))
-        share_N = moved_NL.double().mean(-1).clamp_min(1e-4)  # where nothing is masked nothing is asked
-        return torch.minimum(-torch.log1p(-share_N), last)
+
+def sigma_hat(drawn: Draw, given_NL: Tensor, noise: Noise) -> Tensor:
+    """σ̂ = −ln(1 − masks/L) of what a draw masks beside the positions given, [N], at most σ at t = 1."""
+    moved_NL = (drawn.u_NL < -torch.expm1(-drawn.sigma_N).unsqueeze(-1)) & ~given_NL
+    last = noise.total(torch.ones(1, dtype=torch.float64))
+    share_N = moved_NL.double().mean(-1).clamp_min(1e-4)  # where nothing is masked nothing is asked
+    return torch.minimum(-torch.log1p(-share_N), last)

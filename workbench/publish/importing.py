@@ -23,6 +23,7 @@ from workbench.core.loading import Resolved, resolve_as
 from workbench.core.places import recipes_folder
 from workbench.core.tree import load_tree, merge, override, stable_hash
 from workbench.data.base import Tokenizer
+from workbench.processes.base import named_weights
 from workbench.publish.sources import default_name, fetch
 from workbench.recipe import Recipe
 from workbench.run import RunFolder
