@@ -88,7 +88,7 @@ def lesson(made: Distilled, t: float, rng: Rng, step: int = 0):
 
 def targets(made: Distilled, found) -> np.ndarray:
     """The target law of each mask of ``NOISED``, [2, V], as the rows have it."""
-    law_RV = made.law(made.head(made.taught(found)), found.x_R, found.taught_R).exp()
+    law_RV = made.law(made.said(made.taught(found)), found.x_R, found.taught_R).exp()
     place = {int(row): law_RV[i].numpy() for i, row in enumerate(found.rows_R) if found.weight_R[i] > 0}
     return np.stack([place[0], place[2]])
 

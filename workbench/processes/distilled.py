@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -76,7 +76,7 @@ class Distilled(Process):
     """
 
     sees = Diffusion.sees
-    offers: type[View] = ScoreView
+    offers: ClassVar[type[View]] = ScoreView
     usual = {"inner": {"type": "diffusion"}, "divergence": {"type": "reverse_kl"}}
     wraps = "inner"
     loss_is_text = False
@@ -230,9 +230,9 @@ class Distilled(Process):
     def _written(self, h_RD: Tensor, x_R: Tensor, sigma_R: Tensor, u_R: Tensor) -> Tensor:
         """The tokens that the teacher writes at rows, [R], by inverse CDF."""
         pieces = zip(*(value.split(self.inner.chunk) for value in (h_RD, x_R, sigma_R, u_R)), strict=True)
-        return torch.cat([land(self.law(self.head(h), x, sigma), u)[0] for h, x, sigma, u in pieces])
+        return torch.cat([land(self.law(self.said(h), x, sigma), u)[0] for h, x, sigma, u in pieces])
 
-    def head(self, h_RD: Tensor) -> Tensor:
+    def said(self, h_RD: Tensor) -> Tensor:
         """The teacher's outputs for its features, [R, S]."""
         return head_rows(self._teacher().head, h_RD)
 
@@ -282,7 +282,7 @@ class TaughtRows:
         student_RV = self.process.law(out_RS, context["x"], context["sigma"])
         with torch.no_grad():
             teacher_RV = self.process.law(
-                self.process.head(context["taught"]), context["x"], context["taught_sigma"]
+                self.process.said(context["taught"]), context["x"], context["taught_sigma"]
             )
         nats_R = self.process.divergence.rows(student_RV, teacher_RV)
         return nats_R, nats_R.new_zeros(nats_R.shape[0], 0)

@@ -1,8 +1,9 @@
 """Checkpoints: a folder per step, whole or absent, with one file per role and nothing pickled.
 
 ``step-00001000/{model,ema,optimizer,process}.safetensors`` (those that there is something to keep in) hold tensors by
-name, ``state.json`` the numbers and the SHA-256 of each file. A checkpoint is written under another name, flushed, then renamed; reading checks every hash and falls
-back to the newest checkpoint that is whole, setting a damaged one aside as ``*.damaged``.
+name, ``state.json`` the numbers and the SHA-256 of each file. A checkpoint is written under another name, flushed, then
+renamed; reading checks every hash and falls back to the newest checkpoint that is whole, setting a damaged one aside as
+``*.damaged``.
 """
 
 from __future__ import annotations
