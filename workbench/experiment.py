@@ -29,6 +29,7 @@ from workbench.metrics.results import Results
 from workbench.metrics.value import Value
 from workbench.recipe import load
 from workbench.run import RunError, RunFolder
+from workbench.start import NOTE, note, parent_run, put
 from workbench.train.base import Evaluator
 from workbench.train.checkpoint import load_weights
 from workbench.train.log import read_log
@@ -106,13 +107,15 @@ def train(
                         f"{run.resolved} is not the recipe that this run was begun with (hash {resolved.hash}, then "
                         f"{run.hash}): undo the change, or train it as a recipe of its own"
                     )
-                data = assemble.prepare(resolved, cache, tell, run.path)
+                parent = parent_run(resolved, run)
+                folder = run.path if parent is None or (run.path / assemble.TOKENIZER).is_dir() else parent.path
+                data = assemble.prepare(resolved, cache, tell, folder)
                 require_same_text(run, data)
                 if parallel.lead:
                     data.tokenizer.save(run.path / assemble.TOKENIZER)
                     write_json(run.path / DATA, data.meta)
                 parallel.wait()
-                trainer(run, resolved, data, parallel, quiet).fit()
+                trainer(run, resolved, data, parallel, quiet, parent).fit()
     finally:
         leave()
     return parallel.lead
@@ -137,14 +140,27 @@ def require_same_text(run: RunFolder, data: Prepared) -> None:
 
 
 def trainer(
-    run: RunFolder, resolved: Resolved, data: Prepared, parallel: Parallel | None = None, quiet: bool = False
+    run: RunFolder,
+    resolved: Resolved,
+    data: Prepared,
+    parallel: Parallel | None = None,
+    quiet: bool = False,
+    parent: RunFolder | None = None,
 ) -> Trainer:
-    """The trainer of a run, with the recipe's evaluations that have a cadence."""
+    """The trainer of a run, with the recipe's evaluations that have a cadence.
+
+    ``parent``: the run whose weights it begins with, where it has no checkpoint of its own yet.
+    """
     settings = assemble.train_settings(resolved)
     settle(settings.threads)
     model = assemble.model(resolved, data.tokenizer)
     if settings.unigram_start:
         assemble.start_at_unigram(model, data.train.counts())
+    if parent is not None:
+        begun = put(resolved, parent, model.backbone)
+        if parallel is None or parallel.lead:
+            write_json(run.path / NOTE, begun)
+    model.process.begin(model.backbone)
     rng = assemble.streams(resolved)
     train_meta = data.meta["train"]
     made = Trainer(
@@ -154,7 +170,7 @@ def trainer(
         settings,
         rng,
         run,
-        bytes_per_token=train_meta["bytes"] / max(1, train_meta["tokens"]),
+        bytes_per_token=train_meta["bytes"] / max(1, train_meta["tokens"]) * model.process.loss_is_text,
         hparams=resolved.data,
         parallel=parallel,
         quiet=quiet,
@@ -313,5 +329,6 @@ def examine(
             "seconds": round(time.monotonic() - began, 1),
             "kernels": dispatch.report(),
             "data": data.meta,
+            **note(run),
         },
     )

@@ -41,6 +41,17 @@ class Shell(nn.Module):
         return f(self.net, *args)
 
 
+def named_weights(net: nn.Module) -> dict[str, Tensor]:
+    """Parameters and kept buffers by name; a tensor with two names (a tied head) once, under its first."""
+    seen: set[int] = set()
+    out = {}
+    for name, tensor in net.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            out[name] = tensor.detach()
+    return out
+
+
 @dataclass(frozen=True)
 class Noised:
     """A prepared training batch, made on the host.
@@ -111,6 +122,8 @@ class Process(Part, ABC, kind="process", supplied=("vocab", "eos", "length")):
     states: int
     outputs: int
     device: torch.device = torch.device("cpu")
+    loss_is_text: bool = True
+    """Whether the training loss is nats of text, so that it can be shown as bits per byte."""
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
@@ -144,6 +157,19 @@ class Process(Part, ABC, kind="process", supplied=("vocab", "eos", "length")):
         None where no bias can say so.
         """
         return None
+
+    def begin(self, net: nn.Module) -> None:
+        """Look at the network before its first update, the weights that it starts from in place; on the CPU."""
+
+    def advance(self, done: int, weights: Callable[[bool], Mapping[str, Tensor]]) -> None:
+        """After ``done`` updates. ``weights(averaged)``: the network's by name, the averages where there are any."""
+
+    def kept(self) -> Mapping[str, Tensor]:
+        """What the process remembers, for checkpoints: tensors by name, none by default."""
+        return {}
+
+    def recall(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what ``kept`` gave, after ``begin``."""
 
     rows: RowFunction
     """What the fused kernel does with a chunk of head outputs."""

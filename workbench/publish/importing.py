@@ -23,10 +23,11 @@ from workbench.core.loading import Resolved, resolve_as
 from workbench.core.places import recipes_folder
 from workbench.core.tree import load_tree, merge, override, stable_hash
 from workbench.data.base import Tokenizer
+from workbench.processes.base import named_weights
 from workbench.publish.sources import default_name, fetch
 from workbench.recipe import Recipe
 from workbench.run import RunFolder
-from workbench.train.checkpoint import Checkpoints, list_steps, named_weights
+from workbench.train.checkpoint import Checkpoints, list_steps
 
 SOURCE = "source.json"
 """The note in a run's folder of where its weights came from."""
