@@ -23,10 +23,11 @@ class Backbone(nn.Module, Part, ABC, kind="backbone", supplied=("states", "outpu
 
     The head is applied outside ``forward``, on the rows that need it: a backbone never makes a B×L×V tensor.
     Supplied: ``states`` (number of input ids, the mask included), ``outputs`` (width of the head), ``length`` (the
-    longest sequence asked for). A backbone never sees the graph.
+    longest sequence asked for). A backbone never sees the graph. ``head_bias``: whether the head has a bias.
     """
 
     head: nn.Linear
+    head_bias: ClassVar[bool] = True
 
     @classmethod
     def sight(cls, settings: Mapping[str, Any]) -> Sight:

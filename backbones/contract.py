@@ -79,6 +79,8 @@ def _backbone_checks(cls: type[Backbone]) -> Iterator[str]:
     if not isinstance(net.head, nn.Linear) or net.head.out_features != OUTPUTS:
         yield f"head must be an nn.Linear with {OUTPUTS} outputs, as supplied; found {net.head}"
         return
+    if (net.head.bias is not None) != cls.head_bias:
+        yield f"head_bias says {cls.head_bias}, and the head has {'a' if cls.head_bias is False else 'no'} bias"
     probes.perturb(net)
     x_BL = torch.randint(0, STATES, (BATCH, LENGTH))
     sigma_B = torch.rand(BATCH) + 0.1

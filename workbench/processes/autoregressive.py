@@ -18,6 +18,7 @@ from workbench.processes.views import LeftToRightView, device_of, features
 
 if TYPE_CHECKING:
     from backbones.base import Backbone
+    from workbench.core.node import Node
 
 
 @Process.register("autoregressive")
@@ -91,6 +92,11 @@ class Autoregressive(Process):
     def _nats(self, net: Backbone, noised: Noised) -> Tensor:
         h_RD = gather_features(features(net, noised.x_BL, None), noised.rows_R)
         return rows_values(net.head, h_RD, self.rows, {"target": noised.target_R}, self.chunk)[0]
+
+    @classmethod
+    def says_unigram(cls, node: Node) -> bool:
+        """Always."""
+        return True
 
     def unigram_bias(self, share_V: Tensor) -> Tensor | None:
         """log share."""

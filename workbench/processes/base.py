@@ -114,7 +114,8 @@ class Process(Part, ABC, kind="process", supplied=("vocab", "eos", "length")):
     """A way to train and to use a backbone on text.
 
     ``sees``: sights of backbones that fit. ``offers``: the view it gives samplers. ``states`` and ``outputs`` size
-    the backbone. Supplied: ``vocab`` (tokens), ``eos`` (id of the end-of-document token), ``length``.
+    the backbone; ``copies``: sequences that it reads in training for one of the batch. Supplied: ``vocab`` (tokens),
+    ``eos`` (id of the end-of-document token), ``length``.
     """
 
     sees: ClassVar[frozenset[str]]
@@ -124,6 +125,7 @@ class Process(Part, ABC, kind="process", supplied=("vocab", "eos", "length")):
     device: torch.device = torch.device("cpu")
     loss_is_text: bool = True
     """Whether the training loss is nats of text, so that it can be shown as bits per byte."""
+    copies: int = 1
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
@@ -142,6 +144,11 @@ class Process(Part, ABC, kind="process", supplied=("vocab", "eos", "length")):
                     f"needs {needs}. What would fit: {', '.join(remedies) or 'no backbone at hand'}.",
                 )
 
+    @classmethod
+    def says_unigram(cls, node: Node) -> bool:
+        """Whether ``unigram_bias`` of a process with these (resolved) settings is a bias, and not None."""
+        return False
+
     @property
     def chunk(self) -> int:
         """Rows of one head chunk on the device trained on; prepared rows are padded a little (`padded_rows`)."""
@@ -154,7 +161,7 @@ class Process(Part, ABC, kind="process", supplied=("vocab", "eos", "length")):
     def unigram_bias(self, share_V: Tensor) -> Tensor | None:
         """The head bias [outputs] at which a network that says nothing else gives tokens the law ``share_V``.
 
-        None where no bias can say so.
+        None where no bias can say so (``says_unigram`` tells it before).
         """
         return None
 

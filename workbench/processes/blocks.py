@@ -62,6 +62,7 @@ class Blocks(Process):
         self.vocab, self.length, self.size = vocab, length, size
         self.inner = inner(length=size)
         self.states, self.outputs = self.inner.states, self.inner.outputs
+        self.copies = self.inner.copies + 1  # the clean text is read too
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:

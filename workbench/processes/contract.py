@@ -124,6 +124,8 @@ def _unigram(readout: Readout) -> Iterator[str]:
     share_V = share_V / share_V.sum()
     for graph, bound in _on_graphs(readout):
         bias_V = bound.unigram_bias(share_V)
+        if (bias_V is not None) != bound.says_unigram(type(graph)):
+            yield f"says_unigram is {bias_V is None} on {graph.type_name}, where unigram_bias is {bias_V}"
         if bias_V is None:
             continue
         _, context = _rows(graph)
@@ -209,6 +211,8 @@ def _same_bound(corruption: Corruption) -> Iterator[str]:
     count, weight, free = [], [], []
     for step in range(40):
         drawn = corruption.draw(np.arange(500), length, step, Rng(0), noise, times)
+        if len(drawn.u_NL) != corruption.copies * 500:
+            yield f"500 sequences became {len(drawn.u_NL)}; `copies` says {corruption.copies} for each"
         if float(drawn.u_NL.min()) < 0 or float(drawn.u_NL.max()) >= 1 or not bool(drawn.weight_N.isfinite().all()):
             yield "numbers outside [0, 1), or weights that are no numbers"
             return

@@ -56,10 +56,11 @@ class Corruption(Part, ABC, kind="corruption"):
     Contract: the mean over N of weight · f(x_σ, σ) is, in expectation, ∫ E f dσ over (nearly) the noise between t = eps
     and t = 1, for every f that is 1/(e^σ − 1) times a function of the masks where only masks move (``masked_only``
     ones), for every f at all elsewhere. Where positions are given, f is of the others. A sequence's draw does not
-    depend on how the batch is cut.
+    depend on how the batch is cut. N = ``copies`` · B.
     """
 
     masked_only: ClassVar[bool] = False
+    copies: ClassVar[int] = 1
     whole: ClassVar[bool] = True
     """Whether no position is given, so that a loss is nats of whole blocks."""
 
@@ -109,6 +110,8 @@ class Complementary(Corruption):
     The share λ is spread evenly as by ``even_share``, its partner's is 1 − λ; both lie in the part of the schedule's
     range that is symmetric about ½. Each token of the batch is a target exactly once where only masks move.
     """
+
+    copies = 2
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:

@@ -23,6 +23,7 @@ from workbench.processes.views import DenoiserView, features
 
 if TYPE_CHECKING:
     from backbones.base import Backbone
+    from workbench.core.node import Node
 
 
 @Process.register("diffusion")
@@ -68,6 +69,7 @@ class Diffusion(Process):
         self.vocab, self.length = vocab, length
         self.graph, self.noise, self.readout = graph, noise, readout.on(graph)
         self.objective, self.times, self.corruption = objective, times, corruption or Independent()
+        self.copies = self.corruption.copies
         self.estimator = estimator or MonteCarlo()
         self.loss_is_text = self.corruption.whole
         self.states = self.outputs = graph.states
@@ -150,6 +152,12 @@ class Diffusion(Process):
     ) -> Bound:
         """An upper bound of −log p by ``draws`` draws a block, or what the estimator says."""
         return self.estimator.bound(self, shell, x0_BL, seq_B, rng, draws)
+
+    @classmethod
+    def says_unigram(cls, node: Node) -> bool:
+        """As the readout says, on the graph."""
+        graph, readout = node.settings["graph"].part, node.settings["readout"].part
+        return bool(readout.says_unigram(graph))
 
     def unigram_bias(self, share_V: Tensor) -> Tensor | None:
         """As the readout says, 0 for a mask."""

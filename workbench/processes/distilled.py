@@ -113,6 +113,7 @@ class Distilled(Process):
         self.inner, self.divergence = inner, divergence
         self.teacher_steps, self.leaps, self.round, self.averaged = teacher_steps, leaps, round, averaged
         self.states, self.outputs = inner.states, inner.outputs
+        self.copies = inner.copies
         self.teacher: Backbone | None = None
         self.rows = TaughtRows(self)
 

@@ -45,6 +45,11 @@ class Readout(Part, ABC, kind="readout", supplied=("vocab",)):
     def log_score(self, out_RS: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:
         """Log-scores [R, S]; an affine readout may work in place when no gradient is recorded."""
 
+    @classmethod
+    def says_unigram(cls, graph: type[Graph]) -> bool:
+        """Whether ``unigram_bias`` says a law on such a graph, and not None."""
+        return False
+
     def unigram_bias(self, share_V: Tensor) -> Tensor | None:
         """Outputs for the tokens, [V], that say the law ``share_V`` at every σ; None where no constant can."""
         return None
@@ -89,6 +94,11 @@ class Scaled(Readout):
 
     def _shift(self, sigma_R: Tensor) -> Tensor:
         return -torch.expm1(sigma_R).log() - self.log_vocab
+
+    @classmethod
+    def says_unigram(cls, graph: type[Graph]) -> bool:
+        """Yes."""
+        return True
 
     def unigram_bias(self, share_V: Tensor) -> Tensor:
         """log share + log V: scores that sum to what they should."""
@@ -145,6 +155,11 @@ class Normalised(CleanLaw):
     entropy is then MDLM's cross-entropy.
     """
 
+    @classmethod
+    def says_unigram(cls, graph: type[Graph]) -> bool:
+        """Where a position that may move says nothing of its token."""
+        return graph.blind
+
     def unigram_bias(self, share_V: Tensor) -> Tensor | None:
         """log share, where a position that may move says nothing of its token."""
         return share_V.log() if self.graph.blind else None
@@ -159,6 +174,11 @@ class LeaveOneOut(CleanLaw):
 
     s_y = q(y)/q(x) with q the law, noised. On masked rows of the absorbing graph it is the same as ``normalised``.
     """
+
+    @classmethod
+    def says_unigram(cls, graph: type[Graph]) -> bool:
+        """Yes."""
+        return True
 
     def unigram_bias(self, share_V: Tensor) -> Tensor:
         """log share."""
