@@ -106,6 +106,7 @@ def test_every_cell_of_a_grid_resolves_and_its_arms_are_fair(name):
 
 LOSS = {
     "blocks": (2.998167, 4.624889),
+    "distill": (0.000180778, 3.941898773),
     "gpt2": (3.410450, 4.165792),
     "hollow": (3.382556, 3.935270),
     "hybrid": (3.271814, 3.937829),
@@ -113,7 +114,8 @@ LOSS = {
     "sedd": (3.227184, 3.938827),
     "uniform": (5.471730, 4.908949),
 }
-"""Nats per token over updates 16 … 20, and held-out bits per byte at the end (averaged weights; 8 before training)."""
+"""Nats per token (a divergence: of two laws) over updates 16 … 20, and held-out bits per byte at the end (averaged
+weights; 8 before training)."""
 
 
 def test_every_smoke_recipe_is_pinned():
@@ -129,7 +131,8 @@ def test_nothing_moved(smoke, name):
     run = smoke(name)
     values = {value["name"]: value for value in json.loads(run.results.read_text())["values"]}
     found = dict(curve(read_log(run.log), "train/loss_nats_per_token"))[20], values["bits_per_byte"]["value"]
-    assert found == pytest.approx(LOSS[name], rel=2e-6), f"{name}: {found}"
+    # a divergence is a small difference of log-probabilities: they round by 1e-7, whatever it is
+    assert found == pytest.approx(LOSS[name], rel=2e-6, abs=1e-7), f"{name}: {found}"
 
 
 @pytest.mark.parametrize("name", SMOKE)

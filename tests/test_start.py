@@ -226,7 +226,8 @@ def test_a_distillation_killed_at_any_moment_ends_as_one_left_alone(parent, tmp_
     run, own = parent
     settings = [
         *own, "train.steps=40", "train.checkpoint_every=5", "train.keep=9", "train.tensorboard=false",
-        "process.round=10", "process.divergence=forward_kl", "evaluations.valid=null", "evaluations.final.every=1000",
+        "process.round=10", "process.teacher_steps=16", "process.divergence=forward_kl",
+        "evaluations.valid=null", "evaluations.final.every=1000",
     ]  # fmt: skip
     recipe = str(RECIPES / "smoke" / "distill.yaml")
     places = ["--cache", str(cache_of_the_session), "--no-eval"]
