@@ -2,7 +2,7 @@
 
     python tests/benchmarks/blocks.py --out docs/results/blocks.json
 
-One transformer in float32, batches of bytes; each row is measured beside the plain process in the same run, in turns.
+A small network in float32, batches of bytes; each row is measured beside the plain process in the same run, in turns.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import torch
 from machine import processor
 
 from backbones.base import Backbone
-from backbones.transformer import Transformer
 from graphs.absorbing import Absorbing
 from graphs.noise import LogLinear
 from samplers.base import Canvas
@@ -28,8 +27,11 @@ from samplers.blockwise import Blockwise
 from samplers.predictors.first_hitting import FirstHitting
 from samplers.reverse import Reverse
 from samplers.times import Uniform
+from workbench.core import index
+from workbench.core import part as parts
 from workbench.core.part import Maker
 from workbench.core.rng import Rng
+from workbench.core.spec import build, resolve
 from workbench.processes.base import Process, Shell
 from workbench.processes.blocks import Blocks
 from workbench.processes.diffusion import Diffusion
@@ -53,10 +55,14 @@ def blocks(length: int, size: int) -> Blocks:
     return Blocks(VOCAB, length, Maker(Diffusion, lambda known: diffusion(known["length"])), size)
 
 
-def network(length: int, width: int, depth: int) -> Backbone:
-    """A transformer that reads blocks."""
+def network(name: str, length: int, width: int, depth: int) -> Backbone:
+    """A network of this type that reads blocks."""
     torch.manual_seed(0)
-    return Transformer(VOCAB + 1, VOCAB + 1, length, width, depth, width // 64, dropout=0.0, blockwise=True)
+    settings = {"type": name, "dim": width, "depth": depth, "dropout": 0.0, "blockwise": True}
+    heads = {"heads": width // 64} if "heads" in parts.settings(Backbone.lookup(name)) else {}
+    node, problems = resolve(Backbone, {**settings, **heads})
+    assert node is not None and not problems, problems
+    return build(node, {"states": VOCAB + 1, "outputs": VOCAB + 1, "length": length})
 
 
 def side_by_side(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -70,10 +76,10 @@ def side_by_side(calls: dict[str, Callable[[], object]], repeats: int) -> dict[s
     return {name: statistics.median(times[1:]) for name, times in found.items()}
 
 
-def updates(length: int, batch: int, width: int, depth: int, repeats: int) -> list[dict[str, float]]:
+def updates(name: str, length: int, batch: int, width: int, depth: int, repeats: int) -> list[dict[str, float]]:
     """Forward and backward of a batch, as it is prepared, by size of blocks; 0: plain diffusion."""
     x0_BL = np.random.default_rng(0).integers(0, VOCAB, (batch, length))
-    shell = Shell(network(length, width, depth)).train()
+    shell = Shell(network(name, length, width, depth)).train()
 
     def update(process: Process) -> Callable[[], None]:
         def call() -> None:
@@ -88,9 +94,9 @@ def updates(length: int, batch: int, width: int, depth: int, repeats: int) -> li
     return [{"size": int(size), "seconds": one, "ratio": one / found["0"]} for size, one in found.items()]
 
 
-def writing(length: int, batch: int, width: int, depth: int, repeats: int) -> list[dict[str, float]]:
+def writing(name: str, length: int, batch: int, width: int, depth: int, repeats: int) -> list[dict[str, float]]:
     """Texts by first hitting, a token a call, with the cache and without."""
-    shell = Shell(network(length, width, depth)).eval()
+    shell = Shell(network(name, length, width, depth)).eval()
     sampler = Reverse(FirstHitting(), Uniform())
     rows = []
     for size in (4, 16, 64):
@@ -107,6 +113,7 @@ def writing(length: int, batch: int, width: int, depth: int, repeats: int) -> li
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbones", nargs="*", default=["transformer", "mamba2"])
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--width", type=int, default=192)
@@ -116,22 +123,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="file for the figures (JSON)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    shape = args.length, args.batch, args.width, args.depth
-    trained = updates(*shape, args.repeats)
-    for row in trained:
-        what = "plain diffusion" if not row["size"] else f"blocks of {row['size']}"
-        print(f"update, {what:16} {1e3 * row['seconds']:8.1f} ms   × {row['ratio']:.2f}", flush=True)
-    drawn = writing(*shape, max(1, args.repeats // 3))
-    for row in drawn:
-        print(
-            f"writing, blocks of {row['size']:3}   cache {row['kept']:6.2f} s   without {row['again']:6.2f} s   "
-            f"× {row['ratio']:.2f}",
-            flush=True,
-        )
+    index.import_parts()
+    found = {}
+    for name in args.backbones:
+        shape = name, args.length, args.batch, args.width, args.depth
+        trained = updates(*shape, args.repeats)
+        for row in trained:
+            what = f"blocks of {row['size']}" if row["size"] else "plain diffusion"
+            print(f"{name}: update, {what:16} {1e3 * row['seconds']:8.1f} ms   × {row['ratio']:.2f}", flush=True)
+        drawn = writing(*shape, max(1, args.repeats // 3))
+        for row in drawn:
+            print(
+                f"{name}: writing, blocks of {row['size']:3}   cache {row['kept']:6.2f} s   without "
+                f"{row['again']:6.2f} s   × {row['ratio']:.2f}",
+                flush=True,
+            )
+        found[name] = {"updates": trained, "writing": drawn}
     if args.out:
         machine = {"cpu": processor(), "cores": os.cpu_count(), "threads": args.threads, "torch": torch.__version__}
         told = {name: getattr(args, name) for name in ("length", "batch", "width", "depth", "repeats")}
-        record = {"date": time.strftime("%Y-%m-%d"), **machine, **told, "updates": trained, "writing": drawn}
+        record = {"date": time.strftime("%Y-%m-%d"), **machine, **told, "backbones": found}
         args.out.write_text(json.dumps(record, indent=1) + "\n")
 
 
