@@ -76,8 +76,9 @@ class Law:
 
     ``choice``: only rows chosen together may move; those then leave with ``leave_R``. ``exact(subset)``: P(leave) of
     rows, float64 [r], where ``leave_R`` is but a bound of it that costs nothing: asked for the rows whose number
-    falls below the bound (thinning). ``notes``: the name under which the state's memory keeps, [B, L] float64, log
-    of the probability with which ``target`` drew each position's present state.
+    falls below the bound (thinning). ``expect(subset)``: told of all rows that ``target`` or ``exact`` is to be asked
+    for, before the first piece of them (see `Look.expect`). ``notes``: the name under which the state's memory keeps,
+    [B, L] float64, log of the probability with which ``target`` drew each position's present state.
     """
 
     rows_R: Tensor
@@ -90,6 +91,7 @@ class Law:
     memory: Mapping[str, Tensor] = field(default_factory=dict)
     choice: Choice | None = None
     exact: Callable[[Tensor], Tensor] | None = None
+    expect: Callable[[Tensor], None] | None = None
     notes: str = ""
 
 

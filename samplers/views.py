@@ -79,6 +79,12 @@ class Look(ABC):
 
         return Stats(*rows_map(of, rows_R, chunk).unbind(-1))
 
+    def expect(self, rows_R: Tensor) -> None:
+        """Told on the host (int64) which rows are about to be asked, all pieces together: a look may leave out texts
+        that have none of them. Before other rows are asked, those are told too; untold, all may be.
+        """
+        return
+
     @abstractmethod
     def select(self, parent_B: Tensor) -> Look:
         """The look of a batch whose row b descends from row ``parent_B[b]`` of this one."""

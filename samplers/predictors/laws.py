@@ -83,7 +83,7 @@ def by_clean(
     def target(subset: Tensor) -> Tensor:
         return shaped_clean(look, rows_R[subset].to(state.x_BL.device, non_blocking=True), state, shape)
 
-    return Law(rows_R, leave_R, target, blind=blind, clipped=clipped)
+    return Law(rows_R, leave_R, target, blind=blind, clipped=clipped, expect=lambda subset: look.expect(rows_R[subset]))
 
 
 def by_leap(

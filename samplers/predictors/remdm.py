@@ -70,7 +70,11 @@ class Remdm(Predictor):
         def target(subset: Tensor) -> Tensor:
             return shaped_clean(looks[stage], rows_R[subset].to(state.x_BL.device, non_blocking=True), state, shape)
 
-        return Law(rows_R, leave_R, target, to_R=to_R, blind=True, notes="psi" if self.variant == "conf" else "")
+        def expect(subset: Tensor) -> None:
+            looks[stage].expect(rows_R[subset])
+
+        notes = "psi" if self.variant == "conf" else ""
+        return Law(rows_R, leave_R, target, to_R=to_R, blind=True, expect=expect, notes=notes)
 
     def _back(self, state: State, ratio_B: Tensor) -> tuple[Tensor, bool]:
         """σ_t at each position, [B, L], and whether the writing makes up for it. ``ratio_B`` = (1 − a_s)/a_t."""

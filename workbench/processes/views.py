@@ -47,24 +47,50 @@ class DenoiserView(ScoreView):
 
 
 class DenoiserLook(Look):
-    """One network call at most, made when rows are first asked for."""
+    """One network call at most, made when rows are first asked for; of the texts that were told of, if any were.
+
+    Rows of a text that was not told of cost another call, on the host alone: elsewhere that is an error.
+    """
 
     def __init__(self, view: DenoiserView, x_BL: Tensor, sigma_B: Tensor, told_B: Tensor | None) -> None:
         """``sigma_B``: the σ of the law; ``told_B``: what the network hears instead, if given."""
         self.view, self.x_BL, self.sigma_B = view, x_BL, sigma_B
         self._told_B = sigma_B if told_B is None else told_B
-        self._h_BLD: Tensor | None = None
+        self._h_KLD: Tensor | None = None
+        self._texts_K = torch.zeros(0, dtype=torch.long)  # those in _h_KLD, in this order
+        self._told_K: Tensor | None = None
+
+    def expect(self, rows_R: Tensor) -> None:
+        """See the base."""
+        texts_K = torch.unique(rows_R // self.x_BL.shape[1])
+        self._told_K = texts_K if self._told_K is None else torch.cat([self._told_K, texts_K]).unique()
 
     def _outputs(self, rows_R: Tensor) -> Tensor:
-        if self._h_BLD is None:
-            told_B = self._told_B
-            if bool((told_B == told_B[0]).all()):
-                # one σ for all: said once, so that its layers compute the same whatever the batch (σ is on the host)
-                told_B = told_B[:1]
-            told_B = told_B.to(self.view.device, torch.float32, non_blocking=True)
-            self._h_BLD = self.view.shell(features, self.x_BL, told_B)
-            self.view.calls += 1
-        return self.view.shell(_head, gather_features(self._h_BLD, rows_R))
+        batch, length = self.x_BL.shape
+        wanted_K = torch.arange(batch) if self._told_K is None else self._told_K
+        if rows_R.device.type == "cpu" and len(wanted_K) < batch:
+            wanted_K = torch.cat([wanted_K, rows_R // length]).unique()
+        new_K = wanted_K[~torch.isin(wanted_K, self._texts_K)]
+        if self._h_KLD is None or new_K.numel():
+            h_KLD = self._features(new_K)
+            self._h_KLD = h_KLD if self._h_KLD is None else torch.cat([self._h_KLD, h_KLD])
+            self._texts_K = torch.cat([self._texts_K, new_K])
+        if not torch.equal(self._texts_K, torch.arange(batch)):
+            place_B = torch.full((batch,), batch).index_copy_(0, self._texts_K, torch.arange(len(self._texts_K)))
+            place_B = place_B.to(rows_R.device, non_blocking=True)
+            rows_R = place_B[rows_R // length] * length + rows_R % length
+        return self.view.shell(_head, gather_features(self._h_KLD, rows_R))
+
+    def _features(self, texts_K: Tensor) -> Tensor:
+        """One network call on some of the texts (int64, host), or on all: h_KLD."""
+        x_KL, told_K = self.x_BL, self._told_B
+        if len(texts_K) < len(x_KL):
+            x_KL, told_K = x_KL[texts_K.to(x_KL.device, non_blocking=True)], told_K[texts_K]
+        if bool((told_K == told_K[0]).all()):
+            # one σ for all: said once, so that its layers compute the same whatever the batch (σ is on the host)
+            told_K = told_K[:1]
+        self.view.calls += 1
+        return self.view.shell(features, x_KL, told_K.to(self.view.device, torch.float32, non_blocking=True))
 
     def log_score(self, rows_R: Tensor) -> Tensor:
         """Log-scores of rows, [R, S] float32."""
@@ -93,8 +119,10 @@ class DenoiserLook(Look):
         """This look for a batch descended from it."""
         host_B = parent_B.to(self.sigma_B.device)
         chosen = DenoiserLook(self.view, self.x_BL[parent_B], self.sigma_B[host_B], self._told_B[host_B])
-        if self._h_BLD is not None:
-            chosen._h_BLD = self._h_BLD[parent_B]
+        if self._h_KLD is not None and len(self._texts_K) == len(self.x_BL):
+            place_B = torch.argsort(self._texts_K)[host_B]
+            chosen._h_KLD = self._h_KLD[place_B.to(self._h_KLD.device)]
+            chosen._texts_K = torch.arange(len(host_B))
         return chosen
 
     def _at(self, rows_R: Tensor) -> tuple[Tensor, Tensor]:
