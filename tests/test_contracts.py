@@ -27,7 +27,7 @@ index.import_parts()
 ELSEWHERE = {"process": "by their laws and likelihoods", "sampler": "by their parts and laws"}
 """Kinds whose parts are tested as wholes, and how."""
 BESIDE = {"backbone", "mixer", "conditioning", "graph", "noise", "predictor", "shaper", "times", "metric"}
-BESIDE |= {"order", "lens", "target"}
+BESIDE |= {"order", "lens", "target", "judge"}
 """Kinds whose contract tests stand beside their own (tests/backbones, tests/graphs …)."""
 NETWORK = {"hub", "openwebtext"}
 """Corpora that lie elsewhere."""
