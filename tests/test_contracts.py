@@ -28,7 +28,7 @@ ELSEWHERE = {"process": "by their laws and likelihoods", "sampler": "by their pa
 ELSEWHERE |= {"launcher": "by grids that run"}
 """Kinds whose parts are tested as wholes, and how."""
 BESIDE = {"backbone", "mixer", "conditioning", "graph", "noise", "predictor", "shaper", "times", "metric"}
-BESIDE |= {"order", "lens", "target"}
+BESIDE |= {"order", "lens", "target", "judge"}
 """Kinds whose contract tests stand beside their own (tests/backbones, tests/graphs …)."""
 NETWORK = {"hub", "openwebtext"}
 """Corpora that lie elsewhere."""
