@@ -150,6 +150,11 @@ class Predictor(Part, ABC, kind="predictor"):
         """How many steps a walk over ``length`` positions takes, given the sampler's ``steps``."""
         return steps
 
+    def clock(self, t: Tensor, view: ScoreView) -> Tensor:
+        """The schedule's time whose noise a text has when the walk is at ``t`` (any shape, float64): another one for
+        rules with a pace of their own. What corrects beside this rule hears it."""
+        return t
+
     def sigma(self, stage: int, state: State, view: ScoreView) -> Tensor:
         """σ [B] at which the network is asked for this stage: that of ``time``."""
         return view.sigma(self.time(stage, state.t_B, state.s_B))

@@ -12,6 +12,7 @@ So the curve h, measured once on text, decides the best grid for any number of s
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -66,9 +67,10 @@ class JumpYourSteps(Times):
         """Times that do not fall from 1."""
         yield from super().misfits(node, root)
         at = node.settings["at"]
-        if at[0] != 1 or not 0 < at[-1] or any(not low < high for high, low in zip(at, at[1:], strict=False)):
+        if at[0] != 1 or not at[-1] > 0 or any(not low < high for high, low in itertools.pairwise(at)):
             yield Problem(
-                f"{node.path}.at", "times fall strictly from 1 and stay above 0; take them as samplers.jump_your_steps.fit returns them"
+                f"{node.path}.at",
+                "times fall strictly from 1 and stay above 0; take them as samplers.jump_your_steps.fit returns them",
             )
 
     def grid(self, steps: int, noise: Noise) -> Tensor:
@@ -148,7 +150,7 @@ def fitted(curve: Curve, steps: int) -> Shares:
     """
     split = np.array([curve.share_K[-1], curve.share_K[0]])
     while len(split) <= steps:
-        cuts = [_cut(curve, high, low) for high, low in zip(split, split[1:], strict=False)]
+        cuts = [_cut(curve, high, low) for high, low in itertools.pairwise(split.tolist())]
         grown = [np.insert(split, at + 1, cut) for at, cut in enumerate(cuts)]
         split = min(grown, key=curve.cost)
     even = np.linspace(curve.share_K[-1], curve.share_K[0], steps + 1)

@@ -53,12 +53,19 @@ class Turn(NamedTuple):
 
 
 def turns(
-    predictor: Predictor, grid: Sequence[float], correctors: Sequence[Predictor] = (), cleanup: Predictor | None = None
+    predictor: Predictor,
+    grid: Sequence[float],
+    correctors: Sequence[Predictor] = (),
+    cleanup: Predictor | None = None,
+    clock: Sequence[float] | None = None,
 ) -> list[Turn]:
-    """All laws of a walk down ``grid``: after each step the correctors, after the last the clean-up to 0."""
+    """All laws of a walk down ``grid``: after each step the correctors, after the last the clean-up to 0.
+
+    ``clock``: the times that correctors hear, one a time of the grid, where the predictor has a pace of its own.
+    """
     steps: list[tuple[Predictor, float, float]] = []
-    for t, s in itertools.pairwise(grid):
-        steps += [(predictor, t, s), *((corrector, s, s) for corrector in correctors)]
+    for (t, s), now in zip(itertools.pairwise(grid), (clock or grid)[1:], strict=True):
+        steps += [(predictor, t, s), *((corrector, now, now) for corrector in correctors)]
     if cleanup is not None:
         steps.append((cleanup, grid[-1], 0.0))
     return [Turn(rule, stage, t, s) for rule, t, s in steps for stage in range(rule.stages)]
@@ -118,8 +125,9 @@ class Reverse(Sampler):
 
     def plan(self, view: ScoreView) -> list[Turn]:
         """The laws of this sampler on a view's noise schedule."""
-        grid = self.times.grid(self.predictor.steps(self.steps, view.length), view.noise).tolist()
-        return turns(self.predictor, grid, self.correctors, self.cleanup)
+        grid = self.times.grid(self.predictor.steps(self.steps, view.length), view.noise)
+        clock = self.predictor.clock(grid, view)
+        return turns(self.predictor, grid.tolist(), self.correctors, self.cleanup, clock.tolist())
 
     def begin(self, view: ScoreView, canvas: Canvas, rng: Rng) -> State:
         """The state at t = 1: noise at the free positions, the canvas's tokens at the fixed ones.

@@ -114,7 +114,7 @@ def test_a_grid_is_kept_to_the_digit_and_read_between() -> None:
 
 @pytest.mark.parametrize("at", ["[0.9, 0.1]", "[1.0, 0.5, 0.5]", "[1.0, 0.0]"])
 def test_times_that_do_not_fall_are_told(at: str) -> None:
-    with pytest.raises(WorkbenchError, match="sampler.times.at: times fall strictly from 1"):
+    with pytest.raises(WorkbenchError, match=r"sampler\.times\.at: times fall strictly from 1"):
         load("smoke/sedd.yaml", [f"sampler.times={{type: jump_your_steps, at: {at}}}"])
 
 
