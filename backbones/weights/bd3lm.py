@@ -38,8 +38,8 @@ class Bd3lm(Mdlm):
             return ""
         size = f"blocks of {block}" if block is not None else "blocks of a length that no config.json tells"
         return (
-            f"these weights write {size} tokens after clean blocks, which the import does not lay out for process blocks "
-            "yet. Import weights whose block is the whole text (kuleshov-group/bd3lm-owt-block_size1024-pretrain), or "
+            f"these weights write {size} tokens after clean blocks, which the import does not lay out for process "
+            "blocks yet. Import weights whose block is the whole text (kuleshov-group/bd3lm-owt-block_size1024-pretrain), or "
             "load them into a blockwise backbone by backbones.weights.bd3lm.Bd3lm().load(net, state)"
         )
 
