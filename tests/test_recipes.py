@@ -186,6 +186,15 @@ def test_a_smoke_run_is_sampled(smoke, name, capsys):
         assert tokenizer.decode(ids[4:9]) == "peace" and tokenizer.decode(ids[20:23]) == "law"
 
 
+def test_blocks_are_written_beyond_the_length_of_training(smoke, capsys):
+    run = smoke("blocks").path
+    (ids,) = drawn(capsys, run, "--count", 1, "--length", 75)["ids"]
+    assert len(ids) == 75
+    assert drawn(capsys, run, "--count", 1, "--length", 40)["ids"] == [ids[:40]], "the first forty of seventy-five"
+    assert main(["sample", str(smoke("sedd").path), "--length", "75"]) == 1
+    assert "trained on blocks of 1 to 32" in capsys.readouterr().err
+
+
 def test_smoke_runs_are_reported(smoke, tmp_path, capsys):
     runs = [smoke(name).path for name in SMOKE]
     assert main(["report", *map(str, runs), "--out", str(tmp_path)]) == 0

@@ -39,8 +39,9 @@ class Bd3lm(Mdlm):
         size = f"blocks of {block}" if block is not None else "blocks of a length that no config.json tells"
         return (
             f"these weights write {size} tokens after clean blocks, which the import does not lay out for process "
-            "blocks yet. Import weights whose block is the whole text (kuleshov-group/bd3lm-owt-block_size1024-pretrain), or "
-            "load them into a blockwise backbone by backbones.weights.bd3lm.Bd3lm().load(net, state)"
+            "blocks yet. Import weights whose block is the whole text "
+            "(kuleshov-group/bd3lm-owt-block_size1024-pretrain), or load them into a blockwise backbone by "
+            "backbones.weights.bd3lm.Bd3lm().load(net, state)"
         )
 
     def config(self, recipe: Mapping[str, Any], vocab: int, eos: int) -> dict[str, Any]:

@@ -114,6 +114,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbones", nargs="*", default=["transformer", "mamba2"])
+    parser.add_argument("--writing", nargs="*", default=["transformer"], help="backbones that also write")
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--width", type=int, default=192)
@@ -131,7 +132,7 @@ def main() -> None:
         for row in trained:
             what = f"blocks of {row['size']}" if row["size"] else "plain diffusion"
             print(f"{name}: update, {what:16} {1e3 * row['seconds']:8.1f} ms   × {row['ratio']:.2f}", flush=True)
-        drawn = writing(*shape, max(1, args.repeats // 3))
+        drawn = writing(*shape, max(1, args.repeats // 3)) if name in args.writing else []
         for row in drawn:
             print(
                 f"{name}: writing, blocks of {row['size']:3}   cache {row['kept']:6.2f} s   without "
