@@ -82,7 +82,7 @@ def load_audit(what: str, overrides: Sequence[str] = ()) -> Resolved:
         if "samplers" in load_tree(path):
             return load_as(Audit, path, overrides)
         resolved = load(path, overrides)
-        data, (graph, noise) = resolved.data, (resolved.node.find(f"process.{name}") for name in ("graph", "noise"))
+        data, (graph, noise) = resolved.data, (resolved.node.under("process", kind) for kind in ("graph", "noise"))
         if graph is None or noise is None:
             raise WorkbenchError(f"{what}: its process has no graph, and targets are audited by scores")
         own = {"plugins": data.get("plugins") or [], "graph": graph.as_data(), "noise": noise.as_data()}

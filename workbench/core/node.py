@@ -33,18 +33,12 @@ class Node:
         return head | {name: _as_data(value, lambda node: node.material(afterwards)) for name, value in kept.items()}
 
     def find(self, path: str) -> Node | None:
-        """The node at a dotted path below this one (``process.graph``, ``sampler.shapers[0]``), None if none is.
-
-        What a wrapping part has no setting for is looked for in the part that it wraps: ``process.graph`` is found
-        whatever stands around the diffusion process.
-        """
+        """The node at a dotted path below this one (``process.graph``, ``sampler.shapers[0]``), None if none is."""
         value: Any = self
         for name, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path):
             if index:
                 value = value[int(index)] if isinstance(value, list) and int(index) < len(value) else None
             else:
-                while isinstance(value, Node) and value.part.wraps and name not in value.settings:
-                    value = value.settings.get(value.part.wraps)
                 held = value.settings if isinstance(value, Node) else value
                 value = held.get(name) if isinstance(held, Mapping) else None
         return value if isinstance(value, Node) else None

@@ -72,8 +72,6 @@ class Part(ABC):  # noqa: B024 - what is abstract is up to each kind
     registered: ClassVar[dict[str, type[Part]]] = {}
     immaterial: ClassVar[frozenset[str]] = frozenset()
     """Settings that move neither weights nor figures (a device, a cadence of the log): no part of content hashes."""
-    wraps: ClassVar[str] = ""
-    """The setting that holds the part this one wraps: what it does not have itself is looked for there."""
     afterwards: ClassVar[frozenset[str]] = frozenset()
     """Settings that come after training (a sampler, what is measured): they move figures, not weights."""
 

@@ -98,6 +98,12 @@ class Blocks(Process):
         """Those of the process within."""
         self.inner.compile_chunks()
 
+    @classmethod
+    def says_unigram(cls, node: Node) -> bool:
+        """As the process within."""
+        inner: Any = node.settings["inner"]
+        return bool(inner.part.says_unigram(inner))
+
     def unigram_bias(self, share_V: Tensor) -> Tensor | None:
         """As the process within."""
         return self.inner.unigram_bias(share_V)

@@ -78,7 +78,6 @@ class Distilled(Process):
     sees = Diffusion.sees
     offers: ClassVar[type[View]] = ScoreView
     usual = {"inner": {"type": "diffusion"}, "divergence": {"type": "reverse_kl"}}
-    wraps = "inner"
     loss_is_text = False
 
     @classmethod
@@ -261,6 +260,12 @@ class Distilled(Process):
     ) -> Bound:
         """The inner process's bound, of the student."""
         return self.inner.nll(shell, x0_BL, seq_B, rng, draws)
+
+    @classmethod
+    def says_unigram(cls, node: Node) -> bool:
+        """As the process within."""
+        inner: Any = node.settings["inner"]
+        return bool(inner.part.says_unigram(inner))
 
     def unigram_bias(self, share_V: Tensor) -> Tensor | None:
         """The inner process's."""

@@ -102,7 +102,7 @@ def grid_page(planned: Planned, found: Sequence[Standing]) -> GridPage:
 def _html(page: GridPage, date: str) -> str:
     shown = [run for arm in page.arms[:SAMPLED] if (run := arm.run) is not None]
     sampled = any(run.results and run.results.samples for run in shown)
-    table = differences_table(page.differences)
+    table = differences_table(page.differences, page.arms)
     parts = [
         html.section("Figures", html.table_of(page.table) + html.notes_of(page.table)),
         html.section("Differences to the baseline", html.table_of(table) + html.notes_of(table)) if table.rows else "",
@@ -118,7 +118,7 @@ def _html(page: GridPage, date: str) -> str:
 
 
 def _markdown(page: GridPage, date: str) -> str:
-    table = differences_table(page.differences)
+    table = differences_table(page.differences, page.arms)
     parts = [
         f"# {markdown.line(page.title)}",
         markdown.line(page.lead),
