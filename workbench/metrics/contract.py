@@ -34,7 +34,7 @@ class ByLetter(Judge):
         codes = np.frombuffer(passage.text.encode(), dtype=np.uint8)
         whole = np.frombuffer((passage.given + passage.text).encode(), dtype=np.uint8)
         state = np.bincount(whole % 16, minlength=16).astype(np.float32)
-        return Reading(np.log(2 + codes % 8).astype(np.float32), len(codes), state)
+        return Reading(np.log(2.0 + codes % 8).astype(np.float32), len(codes), state)
 
 
 def example_evidence(only: frozenset[str] = ENTRIES) -> Evidence:
