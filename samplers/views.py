@@ -96,6 +96,8 @@ class ScoreView(View):
     graph: Graph
     noise: Noise
     chunk: int
+    partial: bool = True
+    """Whether a look may read some texts of its batch alone; not beside a cache of the whole batch."""
 
     def sigma(self, t_B: Tensor) -> Tensor:
         """σ at times ``t_B`` (float64, host). Time 0 is clean text: σ = 0 wherever the schedule starts."""

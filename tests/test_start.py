@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.smoke import EXACT, RECIPES, prose
-from workbench import assemble, experiment
+from workbench import assemble, experiment, opening
 from workbench.cli.main import main
 from workbench.core.errors import WorkbenchError
 from workbench.core.loading import resolve_as
@@ -265,7 +265,7 @@ def test_what_is_distilled_is_measured_and_sampled_as_what_it_wraps(smoke):
     resolved = load(run.resolved)
     data = resolved.data
     plain = {**data, "process": data["process"]["inner"], "start": None, "name": "plain"}
-    opened = experiment.open_trained(run.path)
+    opened = opening.open_trained(run.path)
     other = assemble.model(resolve_as(Recipe, plain), opened.model.tokenizer)
     other.backbone.load_state_dict(opened.model.backbone.state_dict())
     x0_BL = (torch.arange(64).reshape(2, 32) % 90).numpy()

@@ -16,7 +16,7 @@ from samplers.base import Canvas
 from workbench import assemble
 from workbench.core.errors import WorkbenchError
 from workbench.data.base import Tokenizer
-from workbench.experiment import Opened, open_trained
+from workbench.opening import Opened, open_trained
 
 GAP = re.compile(r" ?(_{2,})")
 """A gap of a template, with the space before it, which byte-level tokens carry themselves."""

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from backbones.base import Backbone
 from workbench.core.bounds import Count
-from workbench.experiment import Opened, open_trained
 from workbench.metrics.judge import Judge, JudgeError, Passage, Reading
 from workbench.metrics.language_models import next_token_nats
+from workbench.opening import Opened, open_trained
 from workbench.processes.autoregressive import Autoregressive
 from workbench.processes.views import features
 from workbench.recipe import load

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from workbench import assemble, experiment
+from workbench import assemble, opening
 from workbench.core.rng import Rng
 from workbench.evaluate import spread
-from workbench.experiment import Opened
+from workbench.opening import Opened
 from workbench.processes.corruptions import Draw
 from workbench.processes.diffusion import Diffusion
 from workbench.processes.likelihood import per_block
@@ -57,7 +57,7 @@ def main() -> None:
     print("| run | σ | " + " | ".join(f"{k} given" for k in args.given) + " |\n" + "|---" * (2 + len(args.given)) + "|")
     first: dict[tuple[bool, int], np.ndarray] = {}
     for path in args.run:
-        opened = experiment.open_trained(path)
+        opened = opening.open_trained(path)
         data = assemble.prepare(opened.resolved, args.cache, None, path).valid
         blocks = data[spread(args.blocks, len(data))]
         for hat in (False, True):

@@ -11,7 +11,7 @@ import argparse
 import json
 from pathlib import Path
 
-from workbench import assemble, experiment
+from workbench import assemble, opening
 from workbench.core.build import build
 from workbench.core.index import import_parts
 from workbench.core.spec import resolve
@@ -30,7 +30,7 @@ def evaluation(metrics: list[str], blocks: int, draws: int, samples: int) -> Eva
 
 def figures(path: Path, which: str, steps: int, asked: Evaluation, cache: Path | None) -> dict[str, dict[str, float]]:
     """Each metric's value, standard error and the held-out text's own, with a sampler of ``steps`` steps."""
-    opened = experiment.open_trained(path, which, [f"sampler.steps={steps}"])
+    opened = opening.open_trained(path, which, [f"sampler.steps={steps}"])
     examiner = opened.examiner(assemble.prepare(opened.resolved, cache, None, path))
     found = measure(asked.metrics, examiner.evidence(asked))
     return {one.name: {"value": one.value, "se": one.se, "real": one.real, "error": one.error} for one in found}

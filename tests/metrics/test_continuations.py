@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.smoke import EXACT, prose
-from workbench import assemble, experiment
+from workbench import assemble, opening
 from workbench.core.errors import RecipeError
 from workbench.metrics.base import Continued, Prompts
 from workbench.metrics.value import KEPT_UNITS, Units, Value
@@ -18,7 +18,7 @@ PROMPTS = Prompts(lengths=(2, 8), infill=(3, 5), total=24, count=3, each=2)
 
 
 def continued(run, prompts: Prompts, batch: int = 4) -> dict[str, Continued]:
-    opened = experiment.open_trained(run.path)
+    opened = opening.open_trained(run.path)
     return opened.examiner(assemble.prepare(opened.resolved, None, None, run.path)).continued(prompts, batch)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from workbench import experiment
+from workbench import opening
 from workbench.judging import RunJudge
 from workbench.metrics import judge as judges
 from workbench.metrics.contract import ByLetter, judge_problems
@@ -144,7 +144,7 @@ def test_a_run_reads_its_own_tokens(smoke) -> None:
     judge = RunJudge(str(run.path))
     assert judge_problems(judge) == []
     assert run.hash in judge.identity()
-    opened = experiment.open_trained(run.path)
+    opened = opening.open_trained(run.path)
     tokenizer, process = opened.model.tokenizer, opened.model.process
     ids = tokenizer.encode("the people of the nation all was")[None, :32]
     with torch.no_grad():

@@ -300,6 +300,6 @@ def test_what_does_not_fit(overrides, said):
 
 def test_what_the_wrapped_process_needs_is_asked_through_the_wrapper():
     found = load("smoke/distill.yaml").node
-    assert found.find("process.graph").part is Absorbing
-    assert found.find("process.inner.graph") is found.find("process.graph")
-    assert found.find("process.divergence").part is ReverseKL and found.find("process.nothing") is None
+    assert found.under("process", "graph").part is Absorbing
+    assert found.find("process.inner.graph") is found.under("process", "graph")
+    assert found.under("process", "divergence").part is ReverseKL and found.under("process", "nothing") is None

@@ -210,7 +210,9 @@ class WritingView(BlockView):
 
     def block(self, context: Any) -> ScoreView:
         """The score of the block that follows: the inner process's own view of the network that knows the context."""
-        return cast("ScoreView", self.process.inner.view(Through(self.shell, context)))
+        view = cast("ScoreView", self.process.inner.view(Through(self.shell, context)))
+        view.partial = False
+        return view
 
     def commit(self, x_BS: Tensor, context: Any) -> Any:
         """The context with a finished block."""
