@@ -36,7 +36,7 @@ class UnigramEntropy(Metric):
 
     def __call__(self, evidence: Evidence) -> list[Value]:
         """One value."""
-        return [_beside_real(self, self.type_name, evidence, _entropy_of(1), "nats")]
+        return [beside_real(self, self.type_name, evidence, _entropy_of(1), "nats")]
 
 
 @Metric.register("bigram_entropy")
@@ -47,7 +47,7 @@ class BigramEntropy(Metric):
 
     def __call__(self, evidence: Evidence) -> list[Value]:
         """One value."""
-        return [_beside_real(self, self.type_name, evidence, _entropy_of(2), "nats")]
+        return [beside_real(self, self.type_name, evidence, _entropy_of(2), "nats")]
 
 
 @Metric.register("repetition")
@@ -71,7 +71,7 @@ class Repetition(Metric):
 
     def __call__(self, evidence: Evidence) -> list[Value]:
         """One value for each size."""
-        return [_beside_real(self, f"rep_{n}", evidence, _repetition_of(n)) for n in self.sizes]
+        return [beside_real(self, f"rep_{n}", evidence, _repetition_of(n)) for n in self.sizes]
 
 
 @Metric.register("distinct")
@@ -131,7 +131,7 @@ class KnownWords(Metric):
                 np.array([len(one) for one in words], dtype=np.float64),
             )
 
-        return [_beside_real(self, self.type_name, evidence, share, note="a word between white space, any case")]
+        return [beside_real(self, self.type_name, evidence, share, note="a word between white space, any case")]
 
 
 # --- counting -----------------------------------------------------------------------------------------------
@@ -237,7 +237,7 @@ def _repetition_of(n: int) -> Callable[[Texts], PerSequence]:
     return lambda texts: PerSequence(repetition_by_sequence(texts.tokens_NL, n))
 
 
-def _beside_real(
+def beside_real(
     metric: Metric,
     name: str,
     evidence: Evidence,
