@@ -24,6 +24,8 @@ from workbench.data.section import Prepared
 from workbench.data.windows import Blocks
 from workbench.metrics.base import Cost, Drawn, Evaluation, Evidence, HeldOut, Texts, needed
 from workbench.metrics.diversity import word_set
+from workbench.metrics.solving import Attempts, Solving
+from workbench.solving import attempts_at
 
 Tell = Callable[[str, float], None]
 """``tell(what, share done)``."""
@@ -67,6 +69,7 @@ class Examiner:
             unigram=data.train.counts,
             known_words=lambda: word_set(self.corpus.documents("train")),
             cost=self.cost,
+            attempts=None if (solving := evaluation.solving) is None else (lambda: self.attempted(solving, tell)),
         )
 
     def held_out(self, evaluation: Evaluation, tell: Tell = silent) -> HeldOut:
@@ -113,6 +116,12 @@ class Examiner:
             sampler=self.sampler.type_name,
             device=f"{self.device}, {self.precision}",
         )
+
+    def attempted(self, solving: Solving, tell: Tell = silent) -> Attempts:
+        """Attempts at held-out puzzles."""
+        blocks = self._data().valid
+        chosen = spread(solving.instances, len(blocks))
+        return attempts_at(self, solving, blocks[chosen], chosen, lambda share: tell("puzzles", share))
 
     def draw(self, canvas: Canvas, progress: Callable[[float], None] | None = None) -> Samples:
         """Fill a canvas."""

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from workbench.core.bounds import Count, Natural
 from workbench.core.errors import Problem, WorkbenchError
 from workbench.core.part import Part, Section
+from workbench.metrics.solving import Attempts, Solving
 from workbench.metrics.value import Better, Value
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class Evidence:
 
     ``bound``: likelihood of held-out blocks. ``samples``: drawn texts. ``real``: held-out texts, as many and
     as long as the samples. ``unigram``: token counts [V] of the train split. ``known_words``: the train
-    split's words (`diversity.word_set`). ``cost``: training's records.
+    split's words (`diversity.word_set`). ``cost``: training's records. ``attempts``: at held-out puzzles.
     """
 
     def __init__(
@@ -134,6 +135,7 @@ class Evidence:
         unigram: npt.NDArray[np.int64] | Callable[[], npt.NDArray[np.int64]] | None = None,
         known_words: frozenset[str] | Callable[[], frozenset[str]] | None = None,
         cost: Cost | Callable[[], Cost] | None = None,
+        attempts: Attempts | Callable[[], Attempts] | None = None,
     ) -> None:
         """What is left out raises `MissingEvidence` when asked for."""
         self._bound = _Lazy[HeldOut]("bound", bound)
@@ -142,6 +144,7 @@ class Evidence:
         self._unigram = _Lazy[npt.NDArray[np.int64]]("unigram", unigram)
         self._known_words = _Lazy[frozenset[str]]("known_words", known_words)
         self._cost = _Lazy[Cost]("cost", cost)
+        self._attempts = _Lazy[Attempts]("attempts", attempts)
 
     @property
     def bound(self) -> HeldOut:
@@ -172,6 +175,11 @@ class Evidence:
     def cost(self) -> Cost:
         """Training's records."""
         return self._cost.get()
+
+    @property
+    def attempts(self) -> Attempts:
+        """Attempts at held-out puzzles."""
+        return self._attempts.get()
 
 
 # --- parts --------------------------------------------------------------------------------------------------
@@ -205,6 +213,7 @@ class Evaluation(Section):
         samples: sequences to draw; 0 draws none.
         batch: blocks or sequences handled at a time.
         every: steps between evaluations while training; 0 evaluates once, at the end.
+        solving: how held-out puzzles are attempted, on a corpus that has a checker.
     """
 
     usual: ClassVar[Mapping[str, Any]] = {
@@ -219,10 +228,12 @@ class Evaluation(Section):
         samples: Natural = 0,
         batch: Count = 64,
         every: Natural = 0,
+        solving: Solving | None = None,
     ) -> None:
         """Keep the settings."""
         self.metrics = metrics
         self.blocks, self.draws, self.samples, self.batch, self.every = blocks, draws, samples, batch, every
+        self.solving = solving
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
@@ -232,7 +243,12 @@ class Evaluation(Section):
             if "samples" in metric.part.needs and not node.settings["samples"]:
                 message = f"{metric.part.type_name} measures samples and none are drawn; set samples: 64, say"
                 yield Problem(f"{node.path}.samples" if node.path else "samples", message)
-                return
+                break
+        for metric in node.settings["metrics"]:
+            if "attempts" in metric.part.needs and node.settings["solving"] is None:
+                message = f"{metric.part.type_name} measures attempts at puzzles and none are made; set solving: {{}}"
+                yield Problem(f"{node.path}.solving".lstrip("."), message)
+                break
 
 
 def needed(metrics: Iterable[Metric]) -> frozenset[str]:

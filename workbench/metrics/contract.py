@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from workbench.metrics.base import Cost, Drawn, Evidence, HeldOut, Metric, Texts, needed
+from workbench.metrics.solving import Attempts
 from workbench.metrics.value import Value
 
-ENTRIES = frozenset({"bound", "samples", "real", "unigram", "known_words", "cost"})
+ENTRIES = frozenset({"bound", "samples", "real", "unigram", "known_words", "cost", "attempts"})
 """The entries of `Evidence`."""
 
 
@@ -36,6 +37,12 @@ def example_evidence(only: frozenset[str] = ENTRIES) -> Evidence:
         "real": Texts(rng.integers(0, 50, (8, 16)), texts),
         "unigram": np.bincount(held.ravel(), minlength=50),
         "known_words": frozenset({"the", "people"}),
+        "attempts": Attempts(
+            rng.random((12, 16, 2)).cumsum(-1) > 0.8,
+            np.ones((12, 16, 2)).cumsum(-1) * 4,
+            rng.integers(0, 4, (12, 16)),
+            np.array([2.0, 3.0]),
+        ),
         "cost": Cost([100.0, 110.0, 120.0], 60.0, 6600, 1000, 800, "cpu"),
     }
     return Evidence(**{name: entry for name, entry in entries.items() if name in only})  # type: ignore[arg-type]
