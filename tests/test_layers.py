@@ -18,8 +18,10 @@ CORE, KERNELS, PROCESSES = "workbench.core", "workbench.kernels", "workbench.pro
 DATA, TRAIN, METRICS = "workbench.data", "workbench.train", "workbench.metrics"
 ASSEMBLY = tuple(
     f"workbench.{name}"
-    for name in ("recipe", "assemble", "run", "evaluate", "solving", "experiment", "drawing", "check", "match", "publish")
-)
+    for name in (
+        "recipe", "assemble", "run", "evaluate", "solving", "experiment", "drawing", "check", "match", "publish"
+    )
+)  # fmt: skip
 ABOVE = tuple(f"workbench.{name}" for name in ("grid", "launch", "report", "audit"))
 BELOW_DATA = (CORE, KERNELS, "graphs", "samplers", PROCESSES)
 BELOW_ASSEMBLY = (*BELOW_DATA, "backbones", "backbones.base", DATA, TRAIN, METRICS)

@@ -7,10 +7,11 @@ import itertools
 import numpy as np
 import pytest
 
+from tests.smoke import RECIPES
 from workbench.core import index
 from workbench.core.errors import RecipeError, WorkbenchError
 from workbench.data.base import SPLITS
-from workbench.data.puzzles import sudoku
+from workbench.data.puzzles import base, sudoku
 from workbench.data.puzzles.base import Puzzle
 from workbench.data.puzzles.colouring import Colouring
 from workbench.data.puzzles.contract import check_puzzle
@@ -22,7 +23,6 @@ from workbench.data.section import Data
 from workbench.data.storage import DataError
 from workbench.data.tokenizers import Numbers
 from workbench.recipe import load
-from tests.smoke import RECIPES
 
 index.import_parts()
 
@@ -47,6 +47,7 @@ class Credulous(Sudoku):
 
 def test_a_broken_puzzle_is_told(monkeypatch):
     monkeypatch.setattr(Puzzle, "registered", dict(Puzzle.registered))
+    monkeypatch.setattr(base, "PATIENCE", 2000)
     Puzzle.register("credulous")(Credulous)
     told = "\n".join(check_puzzle(Credulous))
     assert "end of the document" in told and "question is not given" in told
@@ -117,7 +118,8 @@ def test_a_sudoku_of_size_9_has_one_solution():
     assert list(solutions(np.r_[1, 1, np.zeros(79, dtype=np.int64)], 9)) == []
 
 
-def test_too_many_instances_are_told():
+def test_too_many_instances_are_told(monkeypatch):
+    monkeypatch.setattr(base, "PATIENCE", 2000)
     with pytest.raises(WorkbenchError, match="clues: 3"):
         Sudoku(clues=3)
     corpus = Puzzles(Sudoku(clues=15), train=20, valid=2000)  # 288 · 16 puzzles with one gap, a tenth of them held out
@@ -132,7 +134,8 @@ def test_sat_is_checked_as_every_assignment_says():
     puzzle = Sat(variables=5)
     every = np.array(list(itertools.product((0, 1), repeat=5)))
     for tokens_L in puzzle.instances("train", 20):
-        clauses = [[((lit - 2) // 2, 1 - lit % 2) for lit in clause] for clause in tokens_L[: puzzle.question].reshape(-1, 3)]
+        literals = tokens_L[: puzzle.question].reshape(-1, 3)
+        clauses = [[((literal - 2) // 2, 1 - literal % 2) for literal in clause] for clause in literals]
         assert all(len({variable for variable, _ in clause}) == 3 for clause in clauses)
         tokens_NL = np.c_[np.tile(tokens_L[: puzzle.question], (32, 1)), every]
         checked = puzzle.check(tokens_NL)

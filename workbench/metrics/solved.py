@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -112,8 +112,3 @@ def _time(name: str, seconds: float, count: int, made: Attempts) -> Value:
         return Value(name, None, better="lower", unit="s", error="no attempt was right")
     note = ", ".join(text for text in (made.how, made.device) if text)
     return Value(name, seconds / count, better="lower", unit="s", n=count, method="wall clock", note=note)
-
-
-def names(wanted: Sequence[int]) -> list[str]:
-    """Names of the figures of pass@k."""
-    return [f"pass_{k}" for k in wanted]

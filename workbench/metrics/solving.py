@@ -80,7 +80,7 @@ def _part(part: Any) -> type[Strategy]:
 
 @Strategy.register("restart")
 class Restart(Strategy):
-    """All that is not given is drawn anew: independent attempts until one is right, what a left-to-right network can do.
+    """All that is not given is drawn anew: independent attempts until one is right, by any sampler.
 
     Settings:
         rounds: how many times at most; 0 draws once.

@@ -34,7 +34,7 @@ class Checked:
     @property
     def solved_N(self) -> Mask:
         """Where nothing is broken."""
-        return ~self.broken_NL.any(-1)
+        return np.asarray(~self.broken_NL.any(-1))
 
 
 class Puzzle(Part, ABC, kind="puzzle"):
@@ -101,7 +101,9 @@ class Puzzle(Part, ABC, kind="puzzle"):
             tokens_L = self.candidate(np.random.Generator(np.random.Philox(root.integer(str(number)))))
             number += 1
             missed += 1
-            if tokens_L is None or (key := tokens_L.tobytes()) in seen or self._held_out(tokens_L) != (split == "valid"):
+            if tokens_L is None or self._held_out(tokens_L) != (split == "valid"):
+                continue
+            if (key := tokens_L.tobytes()) in seen:
                 continue
             seen.add(key)
             missed = 0
