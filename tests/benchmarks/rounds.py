@@ -38,7 +38,7 @@ def main() -> None:
     found = standings(planned, GridFolder(args.grids / planned.folder_name), args.runs)
     table = rows(arms_of(found, planned.report.over))
     width = max((len(row) for row in table), default=1)
-    heads = ["solved, at calls"] + (["first draw"] + [f"{turn} rounds" for turn in range(1, width)])[: width - 1]
+    heads = ["solved, at calls", "first draw", *(f"{turn} more" for turn in range(1, width))][:width]
     for row in [heads, ["---"] * width, *(row + [""] * (width - len(row)) for row in table)]:
         print("| " + " | ".join(row) + " |")
 

@@ -16,8 +16,9 @@ from workbench.core.rng import Rng
 from workbench.data.puzzles.corpus import Puzzles
 from workbench.data.puzzles.sudoku import Sudoku
 from workbench.metrics.base import Evidence, MissingEvidence, measure
+from workbench.metrics.contract import CHECKS
 from workbench.metrics.solved import Solved
-from workbench.metrics.solving import Attempts, Resample, Restart, Solving, pass_at
+from workbench.metrics.solving import Attempts, Resample, Restart, Solving, Strategy, pass_at
 from workbench.recipe import load
 from workbench.solving import attempts_at
 
@@ -50,6 +51,21 @@ def test_what_strategies_free():
     assert Restart().free(given, broken, u).tolist() == [[False, False, True, True, True]]
     assert Resample().free(given, broken, u).tolist() == [[False, False, True, False, False]]
     assert Resample(also=0.5).free(given, broken, u).tolist() == [[False, False, True, True, False]]
+
+
+class Greedy(Strategy):
+    """Frees what is given, keeps what is broken, and says nothing of it."""
+
+    def free(self, given_NL, broken_NL, u_NL):
+        return given_NL
+
+
+def test_a_broken_strategy_is_told(monkeypatch):
+    monkeypatch.setattr(Strategy, "registered", dict(Strategy.registered))
+    Strategy.register("greedy")(Greedy)
+    told = "\n".join(CHECKS["strategy"](Greedy))
+    for words in ("frees a given position", "keeps a broken position", "does not declare `anywhere`"):
+        assert words in told
 
 
 class Guess:
@@ -101,7 +117,7 @@ def test_given_positions_never_change(strategy):
 
 
 def test_attempts_are_those_of_the_law():
-    """Five free cells by lot: a first draw is right with probability 4^-5, and R more rounds of restarts multiply."""
+    """Two free cells by lot: a first draw is right with probability 4^-2, and R more rounds of restarts multiply."""
     corpus, _, tokens_NL = blocks(40, clues=14)
     made = attempted(Guess(corpus), tokens_NL, Solving(Restart(3), attempts=25, batch=300))
     p, n = 4.0**-2, 1000

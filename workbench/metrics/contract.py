@@ -1,6 +1,6 @@
-"""What every metric must satisfy: run on any registered part, a plug-in's included.
+"""What every metric and every strategy must satisfy: run on any registered part, a plug-in's included.
 
-``CHECKS`` maps the kind to a function from a part's class to a list of problems; none: the contract is met.
+``CHECKS`` maps a kind to a function from a part's class to a list of problems; none: the contract is met.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from workbench.core.checks import run_checks
 from workbench.metrics.base import Cost, Drawn, Evidence, HeldOut, Metric, Texts, needed
-from workbench.metrics.solving import Attempts
+from workbench.metrics.solving import Attempts, Strategy
 from workbench.metrics.value import Value
 
 ENTRIES = frozenset({"bound", "samples", "real", "unigram", "known_words", "cost", "attempts"})
@@ -81,5 +82,30 @@ def _value(value: Value) -> Iterator[str]:
         yield "does not survive JSON"
 
 
-CHECKS: dict[str, Callable[..., list[str]]] = {"metric": check_metric}
+def check_strategy(part: type[Strategy]) -> list[str]:
+    """Problems of a strategy, in words."""
+    return run_checks(Strategy, part, (_frees,))
+
+
+def _frees(strategy: Strategy) -> Iterator[str]:
+    """What is broken, nothing that is given, the same each time; all of the rest where a prefix sampler may have it."""
+    lots = np.random.default_rng(0)
+    given_NL = lots.random((50, 12)) < 0.5
+    broken_NL = ~given_NL & (lots.random((50, 12)) < 0.3)
+    u_NL = lots.random((50, 12))
+    free_NL = strategy.free(given_NL, broken_NL, u_NL)
+    if free_NL.shape != given_NL.shape or free_NL.dtype != bool:
+        yield f"{free_NL.dtype} {free_NL.shape}, not a bool for each position"
+        return
+    if (free_NL & given_NL).any():
+        yield "frees a given position"
+    if (broken_NL & ~free_NL).any():
+        yield "keeps a broken position"
+    if not np.array_equal(free_NL, strategy.free(given_NL, broken_NL, u_NL)):
+        yield "frees others when asked again"
+    if not strategy.anywhere and not np.array_equal(free_NL, ~given_NL):
+        yield "keeps positions between others, and does not declare `anywhere`"
+
+
+CHECKS: dict[str, Callable[..., list[str]]] = {"metric": check_metric, "strategy": check_strategy}
 """Kind → contract check."""
