@@ -20,7 +20,7 @@ ASSEMBLY = tuple(
     f"workbench.{name}"
     for name in (
         "recipe", "assemble", "run", "evaluate", "experiment", "drawing", "check", "judging", "match", "opening",
-        "publish", "start",
+        "publish", "solving", "start",
     )
 )
 ABOVE = tuple(f"workbench.{name}" for name in ("grid", "launch", "report", "audit"))

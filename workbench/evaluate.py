@@ -25,6 +25,8 @@ from workbench.data.section import Prepared
 from workbench.data.windows import Blocks
 from workbench.metrics.base import Continued, Cost, Drawn, Evaluation, Evidence, HeldOut, Prompts, Texts, needed
 from workbench.metrics.diversity import word_set
+from workbench.metrics.solving import Attempts, Solving
+from workbench.solving import attempts_at
 
 EOS = "\n\n"
 """What the end of a document is shown as, to readers and to judges: an empty line."""
@@ -72,6 +74,7 @@ class Examiner:
             cost=self.cost,
             judge=evaluation.judge,
             continuations=(lambda: self.continued(prompts, evaluation.batch, tell)) if prompts is not None else None,
+            attempts=None if (solving := evaluation.solving) is None else (lambda: self.attempted(solving, tell)),
         )
 
     def held_out(self, evaluation: Evaluation, tell: Tell = silent) -> HeldOut:
@@ -162,6 +165,12 @@ class Examiner:
             sampler=self.sampler.type_name,
             device=f"{self.device}, {self.precision}",
         )
+
+    def attempted(self, solving: Solving, tell: Tell = silent) -> Attempts:
+        """Attempts at held-out puzzles."""
+        blocks = self._data().valid
+        chosen = spread(solving.instances, len(blocks))
+        return attempts_at(self, solving, blocks[chosen], chosen, lambda share: tell("puzzles", share))
 
     def draw(
         self, canvas: Canvas, progress: Callable[[float], None] | None = None, stream: str = "sample"

@@ -11,6 +11,7 @@ from workbench.core.errors import Problem, WorkbenchError
 from workbench.core.part import Part, Section
 from workbench.metrics.evidence import Continued, Cost, Drawn, Evidence, HeldOut, MissingEvidence, Texts
 from workbench.metrics.judge import Judge
+from workbench.metrics.solving import Solving
 from workbench.metrics.value import Better, Value
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ REMEDIES: Mapping[str, tuple[str, str, str]] = {
     "samples": ("samples", "measures samples and none are drawn", "samples: 64, say"),
     "judge": ("judge", "asks a judge and there is none", "judge: smollm2, say"),
     "continuations": ("prompts", "measures what is made of prompts and there are none", "prompts: {}"),
+    "attempts": ("solving", "measures attempts at puzzles and none are made", "solving: {}"),
 }
 """Entry of the evidence → the setting that gathers it, what a metric does with it, what to set."""
 
@@ -113,6 +115,7 @@ class Evaluation(Section):
         every: steps between evaluations while training; 0 evaluates once, at the end.
         judge: a language model that reads the samples; metrics that ask one say so.
         prompts: held-out text to be continued, for metrics of conditional generation.
+        solving: how held-out puzzles are attempted, on a corpus that has a checker.
     """
 
     usual: ClassVar[Mapping[str, Any]] = {
@@ -129,9 +132,10 @@ class Evaluation(Section):
         every: Natural = 0,
         judge: Judge | None = None,
         prompts: Prompts | None = None,
+        solving: Solving | None = None,
     ) -> None:
         """Keep the settings."""
-        self.metrics, self.judge, self.prompts = metrics, judge, prompts
+        self.metrics, self.judge, self.prompts, self.solving = metrics, judge, prompts, solving
         self.blocks, self.draws, self.samples, self.batch, self.every = blocks, draws, samples, batch, every
 
     @classmethod

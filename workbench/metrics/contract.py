@@ -1,6 +1,6 @@
-"""What every metric must satisfy: run on any registered part, a plug-in's included.
+"""What every metric and every strategy must satisfy: run on any registered part, a plug-in's included.
 
-``CHECKS`` maps the kind to a function from a part's class to a list of problems; none: the contract is met.
+``CHECKS`` maps a kind to a function from a part's class to a list of problems; none: the contract is met.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from workbench.core.checks import run_checks
 from workbench.metrics.base import Continued, Cost, Drawn, Evidence, HeldOut, Metric, Texts, needed
 from workbench.metrics.judge import Judge, Passage, Reading
+from workbench.metrics.solving import Attempts, Strategy
 from workbench.metrics.value import Value
 
-ENTRIES = frozenset({"bound", "samples", "real", "unigram", "known_words", "cost", "judge", "continuations"})
+ENTRIES = frozenset(
+    {"bound", "samples", "real", "unigram", "known_words", "cost", "judge", "continuations", "attempts"}
+)
 """The entries of `Evidence`."""
 
 
@@ -56,6 +60,12 @@ def example_evidence(only: frozenset[str] = ENTRIES) -> Evidence:
         "real": Texts(rng.integers(0, 50, (8, 16)), texts),
         "unigram": np.bincount(held.ravel(), minlength=50),
         "known_words": frozenset({"the", "people"}),
+        "attempts": Attempts(
+            rng.random((12, 16, 2)).cumsum(-1) > 0.8,
+            np.ones((12, 16, 2)).cumsum(-1) * 4,
+            rng.integers(0, 4, (12, 16)),
+            np.array([2.0, 3.0]),
+        ),
         "cost": Cost([100.0, 110.0, 120.0], 60.0, 6600, 1000, 800, "cpu"),
         "judge": ByLetter(),
         "continuations": {name: _example_prompts(given, rng) for name, given in (("k1", 1), ("k4", 4))},
@@ -160,5 +170,30 @@ def judge_problems(judge: Judge) -> list[str]:
     return problems
 
 
-CHECKS: dict[str, Callable[..., list[str]]] = {"metric": check_metric, "judge": check_judge}
+def check_strategy(part: type[Strategy]) -> list[str]:
+    """Problems of a strategy, in words."""
+    return run_checks(Strategy, part, (_frees,))
+
+
+def _frees(strategy: Strategy) -> Iterator[str]:
+    """What is broken, nothing that is given, the same each time; all of the rest where a prefix sampler may have it."""
+    lots = np.random.default_rng(0)
+    given_NL = lots.random((50, 12)) < 0.5
+    broken_NL = ~given_NL & (lots.random((50, 12)) < 0.3)
+    u_NL = lots.random((50, 12))
+    free_NL = strategy.free(given_NL, broken_NL, u_NL)
+    if free_NL.shape != given_NL.shape or free_NL.dtype != bool:
+        yield f"{free_NL.dtype} {free_NL.shape}, not a bool for each position"
+        return
+    if (free_NL & given_NL).any():
+        yield "frees a given position"
+    if (broken_NL & ~free_NL).any():
+        yield "keeps a broken position"
+    if not np.array_equal(free_NL, strategy.free(given_NL, broken_NL, u_NL)):
+        yield "frees others when asked again"
+    if not strategy.anywhere and not np.array_equal(free_NL, ~given_NL):
+        yield "keeps positions between others, and does not declare `anywhere`"
+
+
+CHECKS: dict[str, Callable[..., list[str]]] = {"metric": check_metric, "judge": check_judge, "strategy": check_strategy}
 """Kind → contract check."""

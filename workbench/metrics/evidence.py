@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from workbench.core.errors import WorkbenchError
 from workbench.metrics.judge import Judge
+from workbench.metrics.solving import Attempts
 
 T = TypeVar("T")
 
@@ -149,7 +150,7 @@ class Evidence:
 
     ``bound``: likelihood of held-out blocks. ``samples``: drawn texts. ``real``: held-out texts, as many and
     as long as the samples. ``unigram``: token counts [V] of the train split. ``known_words``: the train
-    split's words (`diversity.word_set`). ``cost``: training's records.
+    split's words (`diversity.word_set`). ``cost``: training's records. ``attempts``: at held-out puzzles.
     """
 
     def __init__(
@@ -163,6 +164,7 @@ class Evidence:
         cost: Cost | Callable[[], Cost] | None = None,
         judge: Judge | None = None,
         continuations: Mapping[str, Continued] | Callable[[], Mapping[str, Continued]] | None = None,
+        attempts: Attempts | Callable[[], Attempts] | None = None,
     ) -> None:
         """What is left out raises `MissingEvidence` when asked for."""
         self._bound = _Lazy[HeldOut]("bound", bound)
@@ -172,12 +174,18 @@ class Evidence:
         self._known_words = _Lazy[frozenset[str]]("known_words", known_words)
         self._cost = _Lazy[Cost]("cost", cost)
         self._judge = _Lazy[Judge]("judge", judge)
+        self._attempts = _Lazy[Attempts]("attempts", attempts)
         self._continuations = _Lazy[Mapping[str, Continued]]("continuations", continuations)
 
     @property
     def bound(self) -> HeldOut:
         """Likelihood of held-out blocks."""
         return self._bound.get()
+
+    @property
+    def attempts(self) -> Attempts:
+        """Attempts at held-out puzzles."""
+        return self._attempts.get()
 
     @property
     def samples(self) -> Drawn:
