@@ -13,7 +13,7 @@ import pytest
 
 from tests.grid.files import SMOKE, figures, written
 from workbench.cli.main import main
-from workbench.core.errors import WorkbenchError
+from workbench.core.errors import RecipeError, WorkbenchError
 from workbench.grid.cells import plan
 from workbench.grid.folder import GridFolder
 from workbench.grid.status import standings, tally
@@ -140,7 +140,7 @@ def test_a_cell_that_kills_its_workers_fails_alone(tmp_path):
 
 PLUGIN = """
 from samplers.base import Shaper
-from workbench.core.errors import WorkbenchError
+from workbench.core.errors import RecipeError, WorkbenchError
 @Shaper.register("raises_in_{name}")
 class Raises(Shaper):
     '''A shaper that raises.'''
@@ -190,6 +190,24 @@ def test_a_lost_or_damaged_file_of_figures_is_measured_again(undisturbed, tmp_pa
     second.write_text(second.read_text()[:100])
     assert main([*command(small(tmp_path), tmp_path), "--workers", "1"]) == 0
     assert figures(tmp_path / "runs") == figures(undisturbed / "runs")
+
+
+def test_a_grid_over_a_given_run_trains_nothing(undisturbed, tmp_path):
+    (run, *_) = sorted((undisturbed / "runs").glob("*/status"))
+    file = small(tmp_path, base=str(run.parent), axes={"sampler.steps": [2, 3]}, set={})
+    assert main(command(file, tmp_path, "--workers", "1")) == 0
+    assert not list(every(tmp_path / "runs"))
+    folder = GridFolder.open(plan(file), tmp_path / "grids")
+    assert tally(standings(plan(file), folder, tmp_path / "runs")) == {"done": 2}
+    with pytest.raises(RecipeError, match="is a trained run: patches of it change the sampler"):
+        plan(small(tmp_path, base=str(run.parent), axes={"train.steps": [2, 3]}, set={}))
+
+
+def test_the_run_that_a_cell_starts_from_is_trained_before(tmp_path):
+    axes = {"model": {"child": {"extends": str(SMOKE / "distill.yaml")}}}
+    file = small(tmp_path, axes=axes, set={"train.steps": 4, "process.round": 2, "evaluations.valid": None})
+    assert main(command(file, tmp_path, "--workers", "1")) == 0
+    assert [run.name for run in every(tmp_path / "runs")] == ["smoke-distill", "smoke-sedd"]
 
 
 def test_the_dry_run_shows_cells_and_costs_and_runs_nothing(tmp_path, capsys):

@@ -48,11 +48,12 @@ class Arm:
 
 @dataclass(frozen=True)
 class Cell:
-    """An arm with its recipe. ``key``: a name for files, unique in its grid."""
+    """An arm with its recipe. ``key``: a name for files, unique in its grid; ``run``: the run it is of, if given."""
 
     key: str
     arm: Arm
     resolved: Resolved
+    run: Path | None = None
 
     @property
     def name(self) -> str:
@@ -101,16 +102,31 @@ def plan(path: Path | str, overrides: Iterable[str] = ()) -> Planned:
     cells, problems = [], dict[tuple[str, str], list[str]]()
     for number, arm in enumerate(arms):
         try:
-            recipe = load(arm.base, arm.overrides)
+            run, recipe = _recipe_of(arm)
         except RecipeError as error:
             for problem in error.problems:
                 problems.setdefault((problem.path, problem.message), []).append(arm.name)
             continue
-        cells.append(Cell(f"{number:03d}-{slug(arm.name)[:60]}", arm, recipe))
+        cells.append(Cell(f"{number:03d}-{slug(arm.name)[:60]}", arm, recipe, run))
     if problems:
         raise RecipeError(_told(problems, len(arms)), str(source))
     digest = stable_hash([[dict(cell.arm.labels), cell.arm.baseline, *cell.work] for cell in cells])
     return Planned(grid, source, tuple(cells), digest)
+
+
+def _recipe_of(arm: Arm) -> tuple[Path | None, Resolved]:
+    """The recipe of an arm, and the run folder that it starts from where its base is one: that run is not trained.
+
+    Raises:
+        RecipeError: the recipe's problems; a patch that would train the given run anew.
+    """
+    if not (arm.base / "status").is_file():
+        return None, load(arm.base, arm.overrides)
+    recipe = load(arm.base / "resolved.yaml", arm.overrides)
+    if recipe.hash != load(arm.base / "resolved.yaml").hash:
+        why = f"{arm.base} is a trained run: patches of it change the sampler and what is measured, nothing else"
+        raise RecipeError([Problem("base", why)])
+    return arm.base, recipe
 
 
 def expand(grid: Grid, folder: Path) -> Iterator[Arm]:

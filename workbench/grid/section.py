@@ -87,7 +87,7 @@ class Grid(Section):
 
     Settings:
         name: what the grid is called; its file's name where left out.
-        base: the recipe, relative to this file.
+        base: the recipe, relative to this file; or a run folder, whose weights are taken as they are.
         axes: by name: patches by their labels, or a list of values.
         baseline: the recipe of row zero, relative to this file.
         set: a patch of every cell and of the baseline.
