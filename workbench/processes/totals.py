@@ -8,7 +8,6 @@ later step by two products of length D. Rounding is counted by its worst case, s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,12 +16,12 @@ from torch import Tensor, nn
 PIECE = 1024
 """Rows of the head at a time, while its reach is measured."""
 ROUGH = 2.0**-7
-"""Relative error of a product whose inputs were rounded to bfloat16 (2^-9 each, with room for float16-like modes)."""
+"""Relative error of a product of inputs that were rounded to bfloat16 (2^-9 each), twice over."""
 
 
 @dataclass(frozen=True)
 class Reach:
-    """What a head's token rows w_y say of f: ``centre_D`` their mean c, ``radius`` max ‖w_y − c‖, ``norm`` max ‖w_y‖,
+    """What a head's token rows w_y say of f: ``centre_D`` their mean c, ``radius`` max ‖w_y − c‖, ``norm`` ≥ max ‖w_y‖,
     ``origin`` f(0), ``rounding`` relative error of one output. Tensors of the head's type on its device."""
 
     centre_D: Tensor
@@ -37,18 +36,11 @@ class Reach:
         weight_VD = head.weight[:vocab]
         centre_D = weight_VD.mean(0)
 
-        def largest(pieces: Iterator[Tensor]) -> Tensor:
-            return torch.stack([torch.linalg.vector_norm(piece, dim=-1).amax() for piece in pieces]).amax()
-
+        pieces = [torch.linalg.vector_norm(w_ND - centre_D, dim=-1).amax() for w_ND in weight_VD.split(PIECE)]
+        radius = torch.stack(pieces).amax() * (1 + torch.finfo(weight_VD.dtype).eps * weight_VD.shape[1])
         origin = weight_VD.new_zeros(vocab) if head.bias is None else head.bias[:vocab]
         rounding = (weight_VD.shape[1] + 2) * torch.finfo(weight_VD.dtype).eps + (ROUGH if rough else 0.0)
-        return cls(
-            centre_D,
-            largest(piece - centre_D for piece in weight_VD.split(PIECE)),
-            largest(iter(weight_VD.split(PIECE))),
-            origin.logsumexp(0),
-            rounding,
-        )
+        return cls(centre_D, radius, radius + torch.linalg.vector_norm(centre_D), origin.logsumexp(0), rounding)
 
     def blank(self, shape: torch.Size) -> Tensor:
         """Notes of rows whose sum was never taken, [*shape, D + 1]: at h = 0 it is known."""
