@@ -1,4 +1,4 @@
-"""The bound of a row's sum of scores: it holds in every place, it is close near a sum that was taken, it draws the same."""
+"""The bound of a row's sum of scores: it holds everywhere, is close near a sum that was taken, and draws the same."""
 
 from __future__ import annotations
 
