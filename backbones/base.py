@@ -35,6 +35,15 @@ class Backbone(nn.Module, Part, ABC, kind="backbone", supplied=("states", "outpu
         return "all"
 
     @classmethod
+    def hears(cls, settings: Mapping[str, Any]) -> bool:
+        """Whether, under these (resolved) settings, ``forward`` takes ``hint_BLD`` and ``expected`` makes hints.
+
+        ``hint_BLD`` is the expected token vector at positions where there is something to expect, 0 elsewhere. None and
+        0 are the same to the digit, and so is any hint to a network that was never trained.
+        """
+        return False
+
+    @classmethod
     def mixers(cls, node: Node) -> list[Node]:
         """The resolved mixers that a network of this node is made of."""
         return [inner for inner in node.walk() if issubclass(inner.part, Mixer)]
@@ -59,6 +68,14 @@ class Backbone(nn.Module, Part, ABC, kind="backbone", supplied=("states", "outpu
             NotImplementedError: the network does not read blocks.
         """
         raise NotImplementedError(f"backbone {self.type_name!r} does not read noised blocks beside clean text")
+
+    def expected(self, p_RV: Tensor) -> Tensor:
+        """The expected token vectors of laws of the clean token, [R, D]: what a hint is made of (``hears``).
+
+        Raises:
+            NotImplementedError: the network hears no hints.
+        """
+        raise NotImplementedError(f"backbone {self.type_name!r} hears no hints")
 
     def no_decay(self) -> set[str]:
         """Names of parameters besides biases, norms and embeddings that weight decay must leave alone: its mixers'."""

@@ -29,6 +29,15 @@ def sight_misfits(node: Node) -> Iterator[Problem]:
         )
 
 
+def hint_misfits(node: Node) -> Iterator[Problem]:
+    """Hints for a network that keeps a cache of clean text, which expects nothing."""
+    if node.settings["hints"] and sight_of(node.settings) != "all":
+        yield Problem(
+            f"{node.path}.hints" if node.path else "hints",
+            "hints are for a network that sees a whole noised text: leave causal and blockwise out, or the hints",
+        )
+
+
 def mixer_block_misfits(node: Node, mixer: Node) -> Iterator[Problem]:
     """A mixer of a blockwise network that reads no blocks."""
     part: Any = mixer.part

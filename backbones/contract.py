@@ -109,13 +109,45 @@ def _backbone_checks(cls: type[Backbone]) -> Iterator[str]:
         with torch.no_grad():
             yield from probes.cache(net(x_BL), x_BL, net.new_cache(BATCH), net.commit, lambda x, c: net(x, None, c))
 
-
+    if cls.hears(settings):
+        yield from _hints(make)
     for name, value in settings.items():
-        if isinstance(value, bool) and cls.sight({**settings, name: not value}) == "block" != cls.sight(settings):
+        other = {**settings, name: not value}
+        if isinstance(value, bool) and cls.sight(other) == "block" != cls.sight(settings):
             _, make = probes.maker(cls, Backbone, SUPPLIED, {name: not value})
             net = make().eval()
             probes.perturb(net)
             yield from (f"{fault} ({name}: {not value})" for fault in _blocks(net))
+        if isinstance(value, bool) and cls.hears(other) and not cls.hears(settings):
+            _, make = probes.maker(cls, Backbone, SUPPLIED, {name: not value})
+            yield from (f"{fault} ({name}: {not value})" for fault in _hints(make))
+
+
+def _hints(make: Callable[[], Backbone]) -> Iterator[str]:
+    """Hints are linear in the law; none is 0; an untrained network heeds none, a trained one its text's own."""
+    net = make().eval()
+    x_BL, sigma_B = torch.randint(0, STATES, (BATCH, LENGTH)), torch.rand(BATCH) + 0.1
+    p_RV = torch.rand(BATCH * LENGTH, OUTPUTS).softmax(-1)
+    with torch.no_grad():
+        hint_RD = net.expected(p_RV)
+        yield from probes.shape("hints", hint_RD, (BATCH * LENGTH, hint_RD.shape[-1]))
+        if probes.differ(hint_RD, p_RV @ net.expected(torch.eye(OUTPUTS))):
+            yield "the hint of a law is not the mean of its tokens' hints"
+        hint_BLD = hint_RD.unflatten(0, (BATCH, LENGTH))
+        if not torch.equal(net(x_BL, sigma_B, hint_BLD=hint_BLD), net(x_BL, sigma_B)):
+            yield "a hint changes what an untrained network says"
+        probes.perturb(net)
+        plain_BLD = net(x_BL, sigma_B)
+        if not torch.equal(net(x_BL, sigma_B, hint_BLD=torch.zeros_like(hint_BLD)), plain_BLD):
+            yield "a hint of 0 is not the same as none"
+        first_BLD = hint_BLD.masked_fill(torch.arange(BATCH).view(-1, 1, 1) > 0, 0.0)
+        moved_BLD = net(x_BL, sigma_B, hint_BLD=first_BLD)
+        if not probes.differ(moved_BLD[:1], plain_BLD[:1]):
+            yield "no hint changes its features"
+        if probes.differ(moved_BLD[1:], plain_BLD[1:]):
+            yield "a hint reaches other texts of its batch"
+    yield from probes.gradients(net, lambda: net.head(net(x_BL, sigma_B, hint_BLD=hint_BLD)))
+    yield from probes.autocast(lambda: net(x_BL, sigma_B, hint_BLD=hint_BLD))
 
 
 def _blocks(net: Backbone) -> Iterator[str]:

@@ -56,6 +56,24 @@ class Tokens(nn.Module):
         return self(x_NS, before_NR), self(clean_MS, before_MR).reshape(*clean_BT.shape, -1)
 
 
+class Hint(nn.Module):
+    """Adds a linear map of what a network expects at a position to what stands there; 0 at the start.
+
+    Self-conditioning (Chen, Zhang & Hinton 2022, "Analog bits") puts the expectation beside the input of the first
+    linear map: the same, written as a sum.
+    """
+
+    def __init__(self, dim: int) -> None:
+        """``dim``: width of the token vectors."""
+        super().__init__()
+        self.map = nn.Linear(dim, dim, bias=False)
+        nn.init.zeros_(self.map.weight)
+
+    def forward(self, h_BLD: Tensor, hint_BLD: Tensor) -> Tensor:
+        """h_BLD of a text beside the hint, [B, L, D] or [1, 1, D]."""
+        return h_BLD + self.map(hint_BLD)
+
+
 class TokensAndPositions(nn.Module):
     """Token vectors plus learned position vectors, then dropout: GPT-2's input."""
 

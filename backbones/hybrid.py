@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from backbones.base import Backbone, Mixer, Sight
-from backbones.blockwise import mixer_block_misfits, sight_misfits, sight_of
+from backbones.blockwise import hint_misfits, mixer_block_misfits, sight_misfits, sight_of
 from backbones.conditioning import ADALN, Conditioning
-from backbones.embedding import Tokens, zero_head
+from backbones.embedding import Hint, Tokens, zero_head
 from backbones.stack import MLP, FinalNorm, LayerNorm, Stack, block
 from workbench.core.bounds import Count, Natural, NonNegative, Probability
 from workbench.core.errors import Problem
@@ -35,7 +35,10 @@ class Mixed(Stack):
         conditioning: how σ reaches the blocks: adaln (null is the same), added, step_size, time_free, none.
         neighbours: how many tokens to either side (to the left when causal) also speak to a position through
             embedding tables of their own, 0 for none.
+        hints: whether the network hears a hint of what it expects itself, for process self_conditioned.
     """
+
+    neutral = {"hints": False}
 
     def __init__(
         self,
@@ -49,6 +52,7 @@ class Mixed(Stack):
         blockwise: bool,
         conditioning: Conditioning | None,
         neighbours: int,
+        hints: bool,
     ) -> None:
         """``pieces``: each block's mixer and its MLP or None; the same module twice is shared."""
         super().__init__()
@@ -59,6 +63,7 @@ class Mixed(Stack):
         self.blocks = nn.ModuleList(block(mixer, dim, mlp, conditioning, cond_dim, dropout) for mixer, mlp in pieces)
         self.final = FinalNorm(LayerNorm(dim), conditioning.modulation(dim, cond_dim, 2))
         self.head = zero_head(dim, outputs)
+        self.hint = Hint(dim) if hints else None
 
     @classmethod
     def sight(cls, settings: Mapping[str, Any]) -> Sight:
@@ -66,10 +71,16 @@ class Mixed(Stack):
         return sight_of(settings)
 
     @classmethod
+    def hears(cls, settings: Mapping[str, Any]) -> bool:
+        """As ``hints`` says."""
+        return bool(settings.get("hints", False))
+
+    @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
         """Two sights at once; mixers that do not fit the width or read no blocks."""
         yield from super().misfits(node, root)
         yield from sight_misfits(node)
+        yield from hint_misfits(node)
         for mixer in cls.mixers(node):
             yield from mixer_misfits(node, mixer)
             yield from mixer_block_misfits(node, mixer)
@@ -120,6 +131,7 @@ class Hybrid(Mixed):
         blockwise: bool = False,
         conditioning: Conditioning | None = None,
         neighbours: Natural = 0,
+        hints: bool = False,
     ) -> None:
         """Supplied: ``states``, ``outputs``, ``length`` (sequences may be longer)."""
         named = {name: maker.part for name, maker in mixers.items()}
@@ -138,7 +150,8 @@ class Hybrid(Mixed):
             return both
 
         pieces = [piece(places[i % len(places)]) for i in range(depth)]
-        super().__init__(states, outputs, pieces, dim, cond_dim, dropout, causal, blockwise, conditioning, neighbours)
+        rest = (dim, cond_dim, dropout, causal, blockwise, conditioning, neighbours, hints)
+        super().__init__(states, outputs, pieces, *rest)
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:

@@ -20,7 +20,7 @@ from workbench.core.errors import WorkbenchError
 from workbench.kernels.precision import full_precision
 
 if TYPE_CHECKING:
-    from backbones.embedding import Tokens
+    from backbones.embedding import Hint, Tokens
 
 
 class LayerNorm(nn.LayerNorm):
@@ -198,9 +198,22 @@ class Stack(CachedBackbone):
     causal: bool
     blockwise: bool = False
 
-    def forward(self, x_BL: Tensor, sigma: Tensor | None = None, cache: StackCache | None = None) -> Tensor:
-        """Features h_BLD; see ``Backbone.forward``."""
+    def __init__(self) -> None:
+        """Without a ``hint``; stacks that hear one make it last, so that their other weights begin as without."""
+        super().__init__()
+        self.hint: Hint | None = None
+
+    def forward(
+        self,
+        x_BL: Tensor,
+        sigma: Tensor | None = None,
+        cache: StackCache | None = None,
+        hint_BLD: Tensor | None = None,
+    ) -> Tensor:
+        """Features h_BLD; see ``Backbone.forward``, and ``Backbone.hears`` for the hint."""
         h_BLD = self.embed(x_BL, None if cache is None else cache.x_BL)
+        if hint_BLD is not None:
+            h_BLD = self._hint()(h_BLD, hint_BLD)
         c, h_BLD = self.conditioning(sigma, h_BLD)
         caches = (None,) * len(self.blocks) if cache is None else cache.blocks
         for block, kept in zip(self.blocks, caches, strict=True):
@@ -222,8 +235,15 @@ class Stack(CachedBackbone):
         return self.final(h_NSD, c)
 
     def flops_per_token(self, length: int) -> float:
-        """See `network_flops`."""
-        return network_flops(self._blocks(), self.conditioning, self.final, self.head, length)
+        """See `network_flops`; a pass that hears a hint."""
+        hint = 0 if self.hint is None else linear_flops(self.hint)
+        return hint + network_flops(self._blocks(), self.conditioning, self.final, self.head, length)
+
+    def expected(self, p_RV: Tensor) -> Tensor:
+        """See ``Backbone.expected``: means of rows of the token table."""
+        self._hint()
+        table = cast("Tokens", self.embed).table.weight
+        return p_RV.to(table.dtype) @ table[: p_RV.shape[-1]]
 
     def state_bytes(self, length: int) -> int | None:
         """The sum of the mixers' caches, where there is one."""
@@ -262,6 +282,11 @@ class Stack(CachedBackbone):
                 f"backbone {self.type_name!r} sees both sides and keeps no cache; set causal: true, or blockwise: true "
                 "to keep whole blocks"
             )
+
+    def _hint(self) -> Hint:
+        if self.hint is None:
+            raise WorkbenchError(f"this {self.type_name!r} hears no hints; a stack that can is made with hints: true")
+        return self.hint
 
     def _blocks(self) -> list[Block]:
         return cast("list[Block]", list(self.blocks))

@@ -43,13 +43,15 @@ class OneMixer(Mixed):
         blockwise: bool = False,
         conditioning: Conditioning | None = None,
         neighbours: Natural = 0,
+        hints: bool = False,
     ) -> None:
         """Supplied: ``states``, ``outputs``, ``length`` (sequences may be longer)."""
         pieces = [
             (mixer(dim=dim, length=length, causal=causal), MLP(dim, mlp_ratio) if mlp_ratio else None)
             for _ in range(depth)
         ]
-        super().__init__(states, outputs, pieces, dim, cond_dim, dropout, causal, blockwise, conditioning, neighbours)
+        rest = (dim, cond_dim, dropout, causal, blockwise, conditioning, neighbours, hints)
+        super().__init__(states, outputs, pieces, *rest)
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:

@@ -9,9 +9,9 @@ from torch import nn
 
 from backbones.attention import Attention, head_misfits
 from backbones.base import Backbone, Mixer, Sight
-from backbones.blockwise import sight_misfits, sight_of
+from backbones.blockwise import hint_misfits, sight_misfits, sight_of
 from backbones.conditioning import ADALN, Conditioning
-from backbones.embedding import Tokens, zero_head
+from backbones.embedding import Hint, Tokens, zero_head
 from backbones.shortconv import ShortConv
 from backbones.stack import MLP, FinalNorm, LayerNorm, Stack, block
 from workbench.core.bounds import Count, Natural, Positive, Probability
@@ -42,9 +42,11 @@ class Transformer(Stack):
         neighbours: how many tokens to either side (to the left when causal) also speak to a position through
             embedding tables of their own, 0 for none; another, cheaper way to see neighbours at once.
         kernel: implementation of attention (auto, sdpa, matmul, flex, xformers, reference).
+        hints: whether the network hears a hint of what it expects itself, for process self_conditioned.
     """
 
     usual = {"conditioning": {"type": "adaln"}}
+    neutral = {"hints": False}
 
     def __init__(
         self,
@@ -63,6 +65,7 @@ class Transformer(Stack):
         shortconv: Natural = 0,
         neighbours: Natural = 0,
         kernel: Kernel = "auto",
+        hints: bool = False,
     ) -> None:
         """Supplied: ``states``, ``outputs``, ``length`` (sequences may be longer: rotary tables extend)."""
         super().__init__()
@@ -81,6 +84,7 @@ class Transformer(Stack):
         )
         self.final = FinalNorm(LayerNorm(dim), conditioning.modulation(dim, cond_dim, 2))
         self.head = zero_head(dim, outputs)
+        self.hint = Hint(dim) if hints else None
 
     @classmethod
     def sight(cls, settings: Mapping[str, Any]) -> Sight:
@@ -88,10 +92,16 @@ class Transformer(Stack):
         return sight_of(settings)
 
     @classmethod
+    def hears(cls, settings: Mapping[str, Any]) -> bool:
+        """As ``hints`` says."""
+        return bool(settings.get("hints", False))
+
+    @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
         """Heads that do not share the width; an even short convolution; two sights at once."""
         yield from super().misfits(node, root)
         yield from sight_misfits(node)
+        yield from hint_misfits(node)
         yield from head_misfits(node)
         width = node.settings["shortconv"]
         if width and width % 2 == 0:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from graphs.base import Noise
 from samplers.state import Canvas, Choice, Law, Samples, State
-from samplers.views import BlockView, Look, NextTokenView, ScoreView, Stats, View, rows_map
+from samplers.views import BlockView, HintedView, Look, NextTokenView, ScoreView, Stats, View, rows_map
 from workbench.core.errors import Problem
 from workbench.core.part import Part
 from workbench.core.rng import Rng
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from workbench.core.spec import Node
 
 __all__ = [
-    "BlockView", "Canvas", "Choice", "Conditions", "Law", "Lens", "Look", "NextTokenView", "Order", "OrderContext",
-    "Predictor", "Sampler", "Samples", "ScoreView", "Shape", "ShapeContext", "Shaper", "State", "Stats", "Times",
-    "View", "rows_map",
+    "BlockView", "Canvas", "Choice", "Conditions", "HintedView", "Law", "Lens", "Look", "NextTokenView", "Order",
+    "OrderContext", "Predictor", "Sampler", "Samples", "ScoreView", "Shape", "ShapeContext", "Shaper", "State", "Stats",
+    "Times", "View", "rows_map",
 ]  # fmt: skip
 
 Conditions = Literal["prefix", "anywhere"]
@@ -107,10 +107,12 @@ class Order(Part, ABC, kind="order"):
 class Lens(Part, ABC, kind="lens"):
     """Another way to look through the same network: a view made of a view, for one canvas.
 
-    ``graphs``: "mask" where it needs a masked graph.
+    ``graphs``: "mask" where it needs a masked graph. ``needs``: the view it is made of; one that needs more than a
+    score stands before other lenses, whose views offer no more.
     """
 
     graphs: ClassVar[Literal["any", "mask"]] = "any"
+    needs: ClassVar[type[View]] = ScoreView
 
     @abstractmethod
     def __call__(self, view: ScoreView, canvas: Canvas) -> ScoreView:

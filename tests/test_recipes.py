@@ -112,6 +112,7 @@ LOSS = {
     "hybrid": (3.271814, 3.937829),
     "mamba2": (3.646903, 4.286557),
     "sedd": (3.227184, 3.938827),
+    "self-conditioned": (3.220990, 3.939776),
     "uniform": (5.471730, 4.908949),
 }
 """Nats per token (a divergence: of two laws) over updates 16 … 20, and held-out bits per byte at the end (averaged

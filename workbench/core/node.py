@@ -26,10 +26,11 @@ class Node:
         return head | {name: _as_data(value, Node.as_data) for name, value in self.settings.items()}
 
     def material(self, afterwards: bool = True) -> dict[str, Any]:
-        """``as_data`` without what parts declare immaterial, and without what comes after training if so asked."""
+        """``as_data`` without what parts declare immaterial or neutral; without what comes after training if asked."""
         out = self.part.immaterial if afterwards else self.part.immaterial | self.part.afterwards
         head = {} if issubclass(self.part, Section) else {"type": self.part.type_name}
-        kept = {name: value for name, value in self.settings.items() if name not in out}
+        neutral = {name for name, value in self.part.neutral.items() if self.settings.get(name) == value}
+        kept = {name: value for name, value in self.settings.items() if name not in out | neutral}
         return head | {name: _as_data(value, lambda node: node.material(afterwards)) for name, value in kept.items()}
 
     def find(self, path: str) -> Node | None:

@@ -85,10 +85,10 @@ def gather_features(h_BLD: Tensor, rows_R: Tensor) -> Tensor:
 def rows_values(
     head: nn.Linear, h_RD: Tensor, function: RowFunction, context: dict[str, Tensor], chunk: int
 ) -> tuple[Tensor, Tensor]:
-    """(nats_R, aux_RK) of all rows by chunks, without gradient."""
+    """(nats_R, aux_RK) of all rows by chunks, without gradient; there may be none."""
     nats, aux = [], []
     with torch.no_grad():
-        for start in range(0, h_RD.shape[0], chunk):
+        for start in range(0, max(1, h_RD.shape[0]), chunk):
             piece = slice(start, start + chunk)
             out_RS = head_rows(head, h_RD[piece])
             values = function.values(out_RS, {name: value[piece] for name, value in context.items()})

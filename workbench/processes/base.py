@@ -123,21 +123,31 @@ class Process(Part, ABC, kind="process", supplied=("vocab", "eos", "length")):
     states: int
     outputs: int
     device: torch.device = torch.device("cpu")
+    hints: ClassVar[bool] = False
+    """Whether it tells the network hints (`Backbone.hears`): a network that hears them gets some, and the other way."""
     loss_is_text: bool = True
     """Whether the training loss is nats of text, so that it can be shown as bits per byte."""
     copies: int = 1
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
-        """A backbone whose positions see too much or too little; where another process stands around, it is asked."""
+        """A backbone that sees or hears too much or too little; where another process stands around, it is asked."""
         yield from super().misfits(node, root)
         backbone = root.find("backbone")
         if backbone is not None and root.find("process") in (None, node):
             part: Any = backbone.part
             sight = part.sight(backbone.settings)
+            if part.hears(backbone.settings) != cls.hints:
+                hears, tells = ("no", "some") if cls.hints else ("some", "none")
+                remedies = _remedies(backbone, lambda other, settings: other.hears(settings) == cls.hints)
+                yield Problem(
+                    backbone.path,
+                    f"backbone {part.type_name!r} hears {hears} hints, and process {cls.type_name!r} tells {tells}. "
+                    f"What would fit: {', '.join(remedies) or 'no backbone at hand'}.",
+                )
             if sight not in cls.sees:
                 needs = " or ".join(repr(wanted) for wanted in sorted(cls.sees))
-                remedies = _sight_remedies(backbone, cls.sees)
+                remedies = _remedies(backbone, lambda other, settings: other.sight(settings) in cls.sees)
                 yield Problem(
                     backbone.path,
                     f"a position of backbone {part.type_name!r} sees {sight!r}, and process {cls.type_name!r} "
@@ -211,13 +221,13 @@ class Process(Part, ABC, kind="process", supplied=("vocab", "eos", "length")):
         """What samplers see. Call under ``torch.no_grad`` and in eval mode."""
 
 
-def _sight_remedies(backbone: Node, sees: frozenset[str]) -> list[str]:
-    """Settings of this backbone, then other backbones (with their defaults), that show a position what is due."""
+def _remedies(backbone: Node, fits: Callable[[Any, Mapping[str, Any]], bool]) -> list[str]:
+    """Settings of this backbone, then other backbones (with their defaults), that fit."""
     part: Any = backbone.part
     found = [
         f"{name}: {str(not value).lower()}"
         for name, value in backbone.settings.items()
-        if isinstance(value, bool) and part.sight({**backbone.settings, name: not value}) in sees
+        if isinstance(value, bool) and fits(part, {**backbone.settings, name: not value})
     ]
     others: dict[str, Any] = {name: other for name, other in part.registered.items() if other is not part}
-    return found + [f"type: {name}" for name, other in sorted(others.items()) if other.sight({}) in sees]
+    return found + [f"type: {name}" for name, other in sorted(others.items()) if fits(other, {})]

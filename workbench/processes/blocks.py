@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -18,6 +18,7 @@ from workbench.core.errors import Problem
 from workbench.core.part import Maker
 from workbench.core.rng import Rng
 from workbench.processes.base import Bound, Loss, Noised, Process
+from workbench.processes.reading import Through
 from workbench.processes.views import device_of
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from workbench.core.node import Node
 
 Ids = npt.NDArray[np.int64]
-Read = Callable[["Backbone", Tensor, "Tensor | None"], Tensor]
-"""(network, blocks x_NS, σ) → features h_NSD: how a network reads the blocks that the process within hands it."""
 
 
 @dataclass(frozen=True)
@@ -139,33 +138,6 @@ class Blocks(Process):
 
     def _clean(self, x0_BL: Ids) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(x0_BL[:, : x0_BL.shape[1] - self.size]))
-
-
-class Through(nn.Module):
-    """A shell whose network is read in another way. Every use of it still goes through the shell's own forward."""
-
-    def __init__(self, shell: nn.Module, read: Read) -> None:
-        """``read``: how the network reads blocks."""
-        super().__init__()
-        self.shell, self.read = shell, read
-
-    def forward(self, f: Callable[..., Any], *args: Any) -> Any:
-        """Apply ``f`` to the network as it is read here."""
-        return self.shell(_through, f, self.read, *args)
-
-
-def _through(net: Backbone, f: Callable[..., Any], read: Read, *args: Any) -> Any:
-    return f(_Reader(net, read), *args)
-
-
-class _Reader:
-    """A network to the process within: features of blocks, and the head."""
-
-    def __init__(self, net: Backbone, read: Read) -> None:
-        self.net, self.read, self.head = net, read, net.head
-
-    def __call__(self, x_NS: Tensor, sigma_N: Tensor | None) -> Tensor:
-        return self.read(self.net, x_NS, sigma_N)
 
 
 class Beside:
