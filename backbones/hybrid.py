@@ -38,7 +38,7 @@ class Mixed(Stack):
         hints: whether the network hears a hint of what it expects itself, for process self_conditioned.
     """
 
-    neutral = {"hints": False}
+    neutral = {"hints": False, "blockwise": False}
 
     def __init__(
         self,

@@ -46,7 +46,7 @@ class Transformer(Stack):
     """
 
     usual = {"conditioning": {"type": "adaln"}}
-    neutral = {"hints": False}
+    neutral = {"hints": False, "blockwise": False}
 
     def __init__(
         self,

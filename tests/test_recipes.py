@@ -72,6 +72,19 @@ def test_names_of_recipes_are_their_own():
     assert len(set(names)) == len(set(hashes)) == len(RUNNABLE)
 
 
+@pytest.mark.parametrize(
+    ("name", "hashed"),
+    [
+        ("quickstart/sedd.yaml", "31586789"),
+        ("quickstart/gpt2.yaml", "e0d4aac2"),
+        ("quickstart/sedd-mamba2.yaml", "c042132c"),
+    ],
+)
+def test_settings_that_came_later_leave_the_runs_of_before_found(name, hashed):
+    """A new setting declares where it is ``neutral``; change a figure here only where a default has truly moved."""
+    assert load(RECIPES / name).hash[:8] == hashed
+
+
 @pytest.mark.parametrize("name", PARENTS)
 def test_a_parent_says_that_it_is_none_to_run(name):
     assert "Not run by itself" in " ".join(header(name))

@@ -118,6 +118,7 @@ class Evaluation(Section):
         solving: how held-out puzzles are attempted, on a corpus that has a checker.
     """
 
+    neutral: ClassVar[Mapping[str, Any]] = {"judge": None, "prompts": None, "solving": None}
     usual: ClassVar[Mapping[str, Any]] = {
         "metrics": [{"type": "bits_per_byte"}, {"type": "unigram_bits_per_byte"}],
     }
