@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def entropy(row: list[int]) -> float:
 
 
 def rep_2(row: list[int]) -> float:
-    pairs = list(zip(row, row[1:], strict=False))
+    pairs = list(pairwise(row))
     return 1 - len(set(pairs)) / len(pairs)
 
 
