@@ -20,9 +20,9 @@ def paired(a: Value, b: Value, *, resamples: int = RESAMPLES, seed: int = 0) -> 
         WorkbenchError: one keeps no units, or they are not the same.
     """
     if a.units is None or b.units is None:
-        raise WorkbenchError(f"{a.name}: its results keep no units; evaluate both runs again on the same prompts")
+        raise WorkbenchError(f"{a.name}: its results keep no units; evaluate both runs again on the same text")
     if a.units.key != b.units.key or len(a.units.values) != len(b.units.values):
-        raise WorkbenchError(f"{a.name} and {b.name} are of other units (prompts); evaluate both on the same ones")
+        raise WorkbenchError(f"{a.name} and {b.name} are of other units (prompts, blocks); evaluate both on the same")
     pairs = []
     for units in (a.units, b.units):
         pairs.append((np.asarray(units.values), np.asarray(units.weights or np.ones(len(units.values)))))
