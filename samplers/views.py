@@ -57,6 +57,22 @@ class Look(ABC):
         """
         return torch.logsumexp(self.log_score(rows_R)[:, :vocab], -1).double()
 
+    def bounds_total(self) -> bool:
+        """Whether ``log_total_bound`` and ``log_total_noted`` can be asked."""
+        return False
+
+    def log_total_bound(self, rows_R: Tensor, vocab: int, notes_BLK: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(never less than ``log_total``, [R] float64, at a cost without the vocabulary; the notes it was read from).
+
+        ``notes_BLK``: what ``log_total_noted`` of this look or of earlier ones left, None for none yet. A bound holds
+        whatever stands in the notes; it is the closer, the less a row has changed since its sum was taken.
+        """
+        raise NotImplementedError(f"{type(self).__name__} bounds no sums")
+
+    def log_total_noted(self, rows_R: Tensor, vocab: int, notes_BLK: Tensor) -> Tensor:
+        """``log_total``, and writes down in ``notes_BLK`` what later looks bound it by."""
+        raise NotImplementedError(f"{type(self).__name__} bounds no sums")
+
     def others(self, rows_R: Tensor) -> Tensor:
         """log law of the clean token given the others, also at *settled* positions of a masked graph, [R, V].
 

@@ -41,6 +41,10 @@ class Readout(Part, ABC, kind="readout", supplied=("vocab",)):
         """
         return None
 
+    def offset(self, sigma_R: Tensor) -> Tensor | None:
+        """What ``total`` adds to the log-sum of a row's outputs, [R] float64; None where it is not such a sum."""
+        return None
+
     @abstractmethod
     def log_score(self, out_RS: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:
         """Log-scores [R, S]; an affine readout may work in place when no gradient is recorded."""
@@ -91,6 +95,10 @@ class Scaled(Readout):
         top_R1 = out_RV.amax(-1, keepdim=True)
         sums_R = out_RV.sub_(top_R1).exp_().sum(-1)
         return sums_R.double().log() + top_R1[:, 0] + self._shift(sigma_R.double())
+
+    def offset(self, sigma_R: Tensor) -> Tensor:
+        """−log(e^σ − 1) − log V."""
+        return self._shift(sigma_R.double())
 
     def _shift(self, sigma_R: Tensor) -> Tensor:
         return -torch.expm1(sigma_R).log() - self.log_vocab

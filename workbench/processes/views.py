@@ -12,6 +12,7 @@ from graphs.base import Graph, Noise
 from samplers.base import Look, NextTokenView, ScoreView
 from workbench.kernels.rows import chunk_rows, gather_features, head_rows
 from workbench.processes.readouts import Readout
+from workbench.processes.totals import Reach
 
 
 def features(net: Backbone, x_BL: Tensor, sigma_B: Tensor | None) -> Tensor:
@@ -21,6 +22,10 @@ def features(net: Backbone, x_BL: Tensor, sigma_B: Tensor | None) -> Tensor:
 
 def _head(net: Backbone, h_RD: Tensor) -> Tensor:
     return head_rows(net.head, h_RD)
+
+
+def _reach(net: Backbone, vocab: int, rough: bool) -> Reach:
+    return Reach.of(net.head, vocab, rough)
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -40,6 +45,15 @@ class DenoiserView(ScoreView):
         self.vocab, self.length = graph.vocab, length
         self.chunk = chunk_rows(states, self.device)
         self.calls = 0
+        self._reach: dict[bool, Reach] = {}
+
+    def reach(self) -> Reach:
+        """What bounds the sums of the scores: measured once, a view's weights stay what they are."""
+        kind = self.device.type
+        rough = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        if rough not in self._reach:
+            self._reach[rough] = self.shell(_reach, self.vocab, rough)
+        return self._reach[rough]
 
     def look(self, x_BL: Tensor, sigma_B: Tensor, told_B: Tensor | None = None) -> Look:
         """A lazy look at ``x_BL``; σ is carried in float64 and told to the network in float32."""
@@ -66,6 +80,10 @@ class DenoiserLook(Look):
         self._told_K = texts_K if self._told_K is None else torch.cat([self._told_K, texts_K]).unique()
 
     def _outputs(self, rows_R: Tensor) -> Tensor:
+        return self.view.shell(_head, self._rows(rows_R))
+
+    def _rows(self, rows_R: Tensor) -> Tensor:
+        """Features of rows, [R, D]."""
         batch, length = self.x_BL.shape
         wanted_K = torch.arange(batch) if self._told_K is None else self._told_K
         if rows_R.device.type == "cpu" and len(wanted_K) < batch:
@@ -79,7 +97,7 @@ class DenoiserLook(Look):
             place_B = torch.full((batch,), batch).index_copy_(0, self._texts_K, torch.arange(len(self._texts_K)))
             place_B = place_B.to(rows_R.device, non_blocking=True)
             rows_R = place_B[rows_R // length] * length + rows_R % length
-        return self.view.shell(_head, gather_features(self._h_KLD, rows_R))
+        return gather_features(self._h_KLD, rows_R)
 
     def _features(self, texts_K: Tensor) -> Tensor:
         """One network call on some of the texts (int64, host), or on all: h_KLD."""
@@ -105,6 +123,29 @@ class DenoiserLook(Look):
             if total_R is not None:
                 return total_R
         return super().log_total(rows_R, vocab)
+
+    def bounds_total(self) -> bool:
+        """See the base: where the readout adds to the outputs but a number that σ tells."""
+        return self.view.graph.blind and self.view.readout.offset(self.sigma_B) is not None
+
+    def log_total_bound(self, rows_R: Tensor, vocab: int, notes_BLK: Tensor | None) -> tuple[Tensor, Tensor]:
+        """See the base: notes are a row's features and the log-sum of its outputs there."""
+        reach = self.view.reach()
+        notes_BLK = reach.blank(self.x_BL.shape) if notes_BLK is None else notes_BLK
+        bound_R = reach.bound(self._rows(rows_R), notes_BLK.flatten(0, 1)[rows_R])
+        return bound_R + self._offset(rows_R), notes_BLK
+
+    def log_total_noted(self, rows_R: Tensor, vocab: int, notes_BLK: Tensor) -> Tensor:
+        """See the base."""
+        total_R = self.log_total(rows_R, vocab)
+        f_R1 = (total_R - self._offset(rows_R)).unsqueeze(-1)
+        notes_BLK.flatten(0, 1)[rows_R] = torch.cat([self._rows(rows_R), f_R1], -1).to(notes_BLK.dtype)
+        return total_R
+
+    def _offset(self, rows_R: Tensor) -> Tensor:
+        offset_R = self.view.readout.offset(self._at(rows_R)[1])
+        assert offset_R is not None
+        return offset_R
 
     def clean(self, rows_R: Tensor) -> Tensor:
         """Log law of the clean token given the rest, [R, V]."""
