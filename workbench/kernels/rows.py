@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.kernels.precision import full_precision, relaxed_products
+from workbench.kernels.products import linear
 
 CPU_CHUNK_BYTES = 24 << 20
 """Bytes of one chunk × vocabulary buffer on a CPU. Smaller ones stay in the cache, but each adds to the gradient of
@@ -71,6 +72,8 @@ def head_rows(head: nn.Linear, h_RD: Tensor) -> Tensor:
     """
     low = _low_dtype(h_RD, head.weight)
     with full_precision(h_RD):
+        if low == head.weight.dtype:
+            return linear(h_RD.to(low), head.weight, head.bias)
         return _product(h_RD, head.weight, head.bias, low)
 
 
