@@ -59,3 +59,36 @@ def test_ablation(monkeypatch, tmp_path):
     assert [(row["backbone"], row["chosen"]) for row in record["rows"]] == [("two", True), ("one", True)]
     assert all(math.isfinite(row["seeds"][0]["bits_per_byte"]) for row in record["rows"])
     assert "one − two" in (tmp_path / "out" / "ablation.md").read_text()
+
+
+SMALL = ["--vocab", "60", "--dim", "32", "--depth", "1", "--length", "16", "--threads", "1", "--rounds", "1"]
+
+
+def test_sampling(monkeypatch, tmp_path):
+    """Every way, a process each, at two numbers of steps: a row each, beside the published way."""
+    import sampling
+
+    words = [*SMALL, "--precision", "fp32", "--batches", "2", "--steps", "2", "4", "--out", str(tmp_path)]
+    monkeypatch.setattr(sampling, "OTHERS", {})
+    monkeypatch.setattr(sys, "argv", ["sampling.py", *words])
+    monkeypatch.setattr(sampling, "MAIN", {"analytic": sampling.MAIN["analytic"]})
+    sampling.main(words)
+    record = json.loads((tmp_path / "sampling-cpu.json").read_text())
+    found = [(row["way"], row["steps"]) for row in record["table"]]
+    assert found == [("published fp32", 2), ("published fp32", 4), ("analytic", 2), ("analytic", 4)]
+    assert all(row["ratio"] > 0 and row["tokens_per_second"] > 0 for row in record["table"])
+    calls = [row["calls"] for row in record["table"]]
+    assert calls[:2] == [3, 5] and 0 < calls[2] <= 3 and 0 < calls[3] <= 5
+    assert "| analytic | 2 | 4 |" in (tmp_path / "sampling-cpu.md").read_text()
+
+
+def test_bound(monkeypatch, tmp_path):
+    """Both ways are the same bound: the plain loop is told the same noise and comes to the same nats."""
+    import bound
+
+    bound.main([*SMALL, "--precision", "fp32", "--draws", "3", "--batch", "3", "--out", str(tmp_path)])
+    record = json.loads((tmp_path / "bound-cpu.json").read_text())
+    plain, ours = record["table"]
+    assert (plain["way"], ours["way"]) == ("plain fp32", "workbench")
+    assert ours["nats"] == pytest.approx(plain["nats"], rel=1e-5) and 2.0 < ours["nats"] < 8.0
+    assert "| workbench |" in (tmp_path / "bound-cpu.md").read_text()
