@@ -32,7 +32,7 @@ def _callable(device: str, dtype: torch.dtype) -> str | None:
         return f"it computes on a CPU, not on {device}"
     if dtype != torch.float32:
         return f"here it is asked for float32 alone, not for {str(dtype).removeprefix('torch.')}"
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if not torch.backends.mkldnn.is_available() or getattr(torch.ops.mkldnn, "_linear_pointwise", None) is None:
         return "this build of torch does not offer it"
     return None
 
