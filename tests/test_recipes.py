@@ -242,7 +242,7 @@ def test_the_quickstart_end_to_end_and_again(tmp_path, monkeypatch, capsys):
     def never(*words, **more):
         raise AssertionError("a second call trains and evaluates nothing")
 
-    for name in ("trainer", "evaluate", "open_trained"):
+    for name in ("trainer", "evaluate", "load_trained"):
         monkeypatch.setattr(experiment, name, never)
     before = {path: path.stat().st_mtime_ns for folder in folders for path in folder.glob("ckpt/*/*")}
     assert main(["quickstart"]) == 0

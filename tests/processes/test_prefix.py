@@ -15,9 +15,10 @@ from tests.processes.tables import MASKS, X0, L, Table, V, cost
 from workbench.core.errors import WorkbenchError
 from workbench.core.rng import Rng
 from workbench.processes.base import Shell
-from workbench.processes.corruptions import EvenShare, ExactCount, Independent
+from workbench.processes.corruptions import Complementary, EvenShare, ExactCount, Independent
 from workbench.processes.denoising import DenoisingCrossEntropy
 from workbench.processes.diffusion import Diffusion
+from workbench.processes.kept import KeptEnds
 from workbench.processes.objectives import ScoreEntropy
 from workbench.processes.prefix import Prefix
 from workbench.processes.readouts import Normalised, Plain
@@ -133,3 +134,17 @@ def test_what_does_not_fit(corruption, graph, said):
     with pytest.raises(WorkbenchError, match=said):
         load("smoke/sedd.yaml", [f"process={{type: diffusion, graph: {graph}, corruption: {corruption}}}"])
     load("smoke/sedd.yaml", ["process={type: diffusion, graph: uniform, corruption: prefix}"])
+
+
+def test_what_wraps_a_corruption_says_how_often_it_draws():
+    assert Prefix(Complementary()).copies == KeptEnds(Complementary()).copies == 2
+
+
+def test_kept_ends_are_given_on_every_graph_and_around_a_prefix():
+    """Not only numbers at which masks stay: on a graph whose tokens all move their rows are none of the loss."""
+    made = KeptEnds(Prefix(Independent(), share=0.9), first=5, last=3)
+    drawn = made.draw(np.arange(4), 32, 0, Rng(0), LogLinear(), UniformTimes())
+    assert drawn.given_NL[:, :5].all() and drawn.given_NL[:, -3:].all()
+    assert drawn.given_NL[:, 5].any() and not drawn.given_NL.all(-1).any()
+    assert drawn.u_NL.shape == drawn.given_NL.shape == (4, 32)
+    assert not KeptEnds(Independent()).whole

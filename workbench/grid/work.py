@@ -63,7 +63,7 @@ def work(planned: Planned, folder: GridFolder, places: Places, heard: Heard, tel
                 left.append(cell)
             except Interrupted:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # a plug-in may do anything
                 folder.fail(cell, cause(error), traceback.format_exc())
                 heard(cell, f"failed: {cause(error)}")
         if left == waiting:

@@ -128,6 +128,8 @@ class Process(Part, ABC, kind="process", supplied=("vocab", "eos", "length")):
     loss_is_text: bool = True
     """Whether the training loss is nats of text, so that it can be shown as bits per byte."""
     copies: int = 1
+    encloses: ClassVar[bool] = True
+    """Whether it may be the process of a part of the text: not one that keeps a network of its own between updates."""
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:

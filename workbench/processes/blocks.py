@@ -62,6 +62,7 @@ class Blocks(Process):
         self.inner = inner(length=size)
         self.states, self.outputs = self.inner.states, self.inner.outputs
         self.copies = self.inner.copies + 1  # the clean text is read too
+        self.loss_is_text = self.inner.loss_is_text
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
@@ -69,15 +70,21 @@ class Blocks(Process):
         yield from super().misfits(node, root)
         inner = node.settings["inner"]
         part: Any = inner.part
-        if "all" not in part.sees or not issubclass(part.offers, ScoreView):
+        corruption = inner.under("", "corruption")
+        if corruption is not None and not cast("Any", corruption.part).whole:
+            why = f"corruption {corruption.part.type_name!r} would keep the ends of every block, not those of the text"
+            yield Problem(corruption.path, f"{why}; leave it out")
+        if "all" not in part.sees or not issubclass(part.offers, ScoreView) or not part.encloses:
             known: dict[str, Any] = dict(Process.registered)
             fitting = [
-                name for name, one in sorted(known.items()) if "all" in one.sees and issubclass(one.offers, ScoreView)
+                name
+                for name, one in sorted(known.items())
+                if one.encloses and "all" in one.sees and issubclass(one.offers, ScoreView)
             ]
             yield Problem(
                 inner.path,
-                f"a block is written by a process of scores that sees all of it, and process {part.type_name!r} is "
-                f"none. What would fit: {', '.join(fitting)}.",
+                f"a block is written by a process of scores that sees all of it and keeps no other network; process "
+                f"{part.type_name!r} is none. What would fit: {', '.join(fitting)}.",
             )
         data = root.find("data")
         size, length = node.settings["size"], None if data is None else data.settings["length"]

@@ -60,7 +60,7 @@ class Corruption(Part, ABC, kind="corruption"):
     """
 
     masked_only: ClassVar[bool] = False
-    copies: ClassVar[int] = 1
+    copies: int = 1
     whole: ClassVar[bool] = True
     """Whether no position is given, so that a loss is nats of whole blocks."""
 

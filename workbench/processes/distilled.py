@@ -79,6 +79,7 @@ class Distilled(Process):
     offers: ClassVar[type[View]] = ScoreView
     usual = {"inner": {"type": "diffusion"}, "divergence": {"type": "reverse_kl"}}
     loss_is_text = False
+    encloses = False
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:

@@ -19,10 +19,6 @@ from workbench.processes.time_draws import TimeDraw
 if TYPE_CHECKING:
     from workbench.core.node import Node
 
-STAYS = 1 - 2.0**-53
-"""The largest number below 1: at no finite noise of a schedule does it move a token."""
-
-
 @Corruption.register("kept_ends")
 class KeptEnds(Corruption):
     """Positions at the ends of a block stay clean; another corruption noises those between, as if they were all.
@@ -37,11 +33,13 @@ class KeptEnds(Corruption):
         corruption: how the others are noised.
     """
 
+    whole = False
     usual: ClassVar[dict[str, Any]] = {"corruption": {"type": "independent"}}
 
     def __init__(self, corruption: Corruption, first: Natural = 0, last: Natural = 0) -> None:
         """See Settings."""
         self.corruption, self.first, self.last = corruption, first, last
+        self.copies = corruption.copies
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
@@ -54,6 +52,8 @@ class KeptEnds(Corruption):
             yield Problem(node.path, f"{kept} positions of a block of {length} are kept: nothing is left to learn")
 
     def draw(self, seq_B: Ids, length: int, step: int, rng: Rng, noise: Noise, times: TimeDraw) -> Draw:
-        """The inner draw of a shorter sequence, between numbers that move nothing."""
+        """The inner draw of a shorter sequence, between positions that are given."""
         drawn = self.corruption.draw(seq_B, length - self.first - self.last, step, rng, noise, times)
-        return replace(drawn, u_NL=F.pad(drawn.u_NL.to(torch.float64), (self.first, self.last), value=STAYS))
+        ends = (self.first, self.last)
+        given_NL = torch.zeros_like(drawn.u_NL, dtype=torch.bool) if drawn.given_NL is None else drawn.given_NL
+        return replace(drawn, u_NL=F.pad(drawn.u_NL, ends), given_NL=F.pad(given_NL, ends, value=True))

@@ -56,6 +56,7 @@ class Prefix(Corruption):
     ) -> None:
         """``within``: noise for whole sequences; what it draws for a beginning is not used."""
         self.within, self.share, self.longest, self.sigma_hat = within, share, longest, sigma_hat
+        self.copies = within.copies
 
     def draw(self, seq_B: Ids, length: int, step: int, rng: Rng, noise: Noise, times: TimeDraw) -> Draw:
         """Numbers for the sequences; those of the rest are as without a beginning."""

@@ -28,7 +28,8 @@ class Difference:
     """An arm's figure minus the baseline's.
 
     ``p``: of no difference, two-sided, None without a standard error; ``adjusted``: after Holm within the figure's
-    family; ``detectable``: the smallest difference that would be seen with 80 % power; ``better``: which way is better.
+    family; ``relations``: of the arm's figure and of the baseline's to the true ones; ``detectable``: the smallest
+    difference that would be seen with 80 % power; ``better``: which way is better.
     """
 
     arm: str
@@ -36,6 +37,7 @@ class Difference:
     estimate: Estimate
     better: Better
     how: str
+    relations: tuple[str, str] = ("=", "=")
     p: float | None = None
     adjusted: float | None = None
     detectable: float | None = None
@@ -48,6 +50,9 @@ class Difference:
         if self.adjusted >= 1 - LEVEL:
             return "not shown"
         up = "higher" if self.estimate.value > 0 else "lower"
+        ours, theirs = self.relations
+        if (up == "higher" and (ours == "≤" or theirs == "≥")) or (up == "lower" and (theirs == "≤" or ours == "≥")):
+            return f"{up} bound"  # the true figures may lie the other way round
         return up if self.better == "neither" else ("better" if up == self.better else "worse")
 
 
@@ -80,20 +85,21 @@ def _difference(arm: Arm, base: Arm, name: str) -> Difference | None:
     common = [key for key in ours if key in theirs]
     if not common:
         return None
-    better = ours[common[0]].better
+    better, relations = ours[common[0]].better, (ours[common[0]].relation, theirs[common[0]].relation)
     if len(common) > 1:
         a, b = (np.asarray([side[key].value for key in common], dtype=np.float64) for side in (ours, theirs))
         estimate, spread = paired_difference(a, b), float((a - b).std(ddof=1))
         p = _student_p(estimate.value / estimate.se, len(common) - 1) if estimate.se else None
         how = SEEDS.format(n=len(common))
-        return Difference(arm.label, name, estimate, better, how, p, None, smallest_detectable(spread, len(common)))
+        seen = smallest_detectable(spread, len(common))
+        return Difference(arm.label, name, estimate, better, how, relations, p, None, seen)
     estimate, how = _single(ours[common[0]], theirs[common[0]])
     if not estimate.se:
-        return Difference(arm.label, name, estimate, better, how)
+        return Difference(arm.label, name, estimate, better, how, relations)
     normal = NormalDist()
     p = 2 * (1 - normal.cdf(abs(estimate.value) / estimate.se))
     seen = (normal.inv_cdf(0.5 + LEVEL / 2) + normal.inv_cdf(0.8)) * estimate.se
-    return Difference(arm.label, name, estimate, better, how, p, None, seen)
+    return Difference(arm.label, name, estimate, better, how, relations, p, None, seen)
 
 
 def _single(ours: Value, theirs: Value) -> tuple[Estimate, str]:
@@ -143,6 +149,7 @@ def _signed(column: Column, number: float) -> str:
 def _notes(found: Sequence[Difference]) -> list[str]:
     return [
         "Arm minus baseline; better, worse, higher or lower where p after Holm (over the arms, for each figure) is "
-        "below 0.05, else a difference is not shown, which does not say that there is none.",
+        "below 0.05, else a difference is not shown, which does not say that there is none. Of bounds the difference "
+        "is one of bounds: the true figures may lie the other way round.",
         *dict.fromkeys(f"{one.figure}: {one.how}" for one in found),
     ]
