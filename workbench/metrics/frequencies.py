@@ -143,12 +143,12 @@ def kl_estimate(p_NL: Ints, q_NL: Ints, kinds: int) -> Estimate:
     # Without a sequence only the terms of its own kinds of tokens change.
     row, kind, count = by_sequence(p_NL)
     p, q, less = p_V[kind], q_V[kind], p_V[kind] - count
-    cross_N = cross + np.bincount(row, less * np.log(less / q) - p * np.log(p / q), len(p_NL))
+    change_N = np.bincount(row, less * np.log(less / q) - p * np.log(p / q), len(p_NL)).astype(np.float64)
     rest = sum_p - p_NL.shape[1]
-    without_p = jackknife(value, cross_N / rest - math.log(rest / sum_q))
+    without_p = jackknife(value, (cross + change_N) / rest - math.log(rest / sum_q))
     row, kind, count = by_sequence(q_NL)
-    cross_N = cross - np.bincount(row, p_V[kind] * np.log1p(-count / q_V[kind]), len(q_NL))
-    without_q = jackknife(value, cross_N / sum_p - math.log(sum_p / (sum_q - q_NL.shape[1])))
+    change_N = np.bincount(row, -p_V[kind] * np.log1p(-count / q_V[kind]), len(q_NL)).astype(np.float64)
+    without_q = jackknife(value, (cross + change_N) / sum_p - math.log(sum_p / (sum_q - q_NL.shape[1])))
     n = min(len(p_NL), len(q_NL))
     if without_p.se is None or without_q.se is None:
         return Estimate(value, n=n)

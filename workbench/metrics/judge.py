@@ -104,5 +104,5 @@ def require(*packages: str, what: str) -> None:
     if absent:
         raise JudgeError(
             f"{what} needs {', '.join(absent)}, not installed here: `pip install {' '.join(absent)}` "
-            "(the extra `eval` of this package brings all of them)"
+            "(all of them: `pip install \"sedd-workbench[eval]\"`)"
         )
