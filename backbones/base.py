@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from workbench.core.part import Part
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from workbench.core.spec import Node
 
 Sight = Literal["left", "all", "block", "others"]
-"""What position i of the features may depend on: positions ≤ i, all, its block and those before, all but i."""
+"""What position i of the features may depend on: positions ≤ i, all, its block and those before (clean), all but i."""
 
 
 class Backbone(nn.Module, Part, ABC, kind="backbone", supplied=("states", "outputs", "length")):
@@ -22,15 +23,25 @@ class Backbone(nn.Module, Part, ABC, kind="backbone", supplied=("states", "outpu
 
     The head is applied outside ``forward``, on the rows that need it: a backbone never makes a B×L×V tensor.
     Supplied: ``states`` (number of input ids, the mask included), ``outputs`` (width of the head), ``length`` (the
-    longest sequence asked for). A backbone never sees the graph.
+    longest sequence asked for). A backbone never sees the graph. ``head_bias``: whether the head has a bias.
     """
 
     head: nn.Linear
+    head_bias: ClassVar[bool] = True
 
     @classmethod
     def sight(cls, settings: Mapping[str, Any]) -> Sight:
         """What a position sees under these (resolved) settings; causality is a setting, not a class."""
         return "all"
+
+    @classmethod
+    def hears(cls, settings: Mapping[str, Any]) -> bool:
+        """Whether, under these (resolved) settings, ``forward`` takes ``hint_BLD`` and ``expected`` makes hints.
+
+        ``hint_BLD`` is the expected token vector at positions where there is something to expect, 0 elsewhere. None and
+        0 are the same to the digit, and so is any hint to a network that was never trained.
+        """
+        return False
 
     @classmethod
     def mixers(cls, node: Node) -> list[Node]:
@@ -45,6 +56,26 @@ class Backbone(nn.Module, Part, ABC, kind="backbone", supplied=("states", "outpu
         ``new_cache``, only on backbones that have one) ``x_BL`` continues the cached tokens; the cache is read, never
         written.
         """
+
+    def beside(self, x_NS: Tensor, clean_BT: Tensor, sigma: Tensor | None = None) -> Tensor:
+        """Features h_NSD of all noised blocks of B texts in one pass, each after the clean text before it.
+
+        Only on backbones whose sight is "block". N = B · K blocks of S tokens, block n = b · K + k standing at
+        positions k · S … of text b and seeing the clean tokens of its first k blocks; ``clean_BT``: T = (K − 1) · S
+        tokens. ``sigma`` as in ``forward``, of the N blocks; clean tokens hear none.
+
+        Raises:
+            NotImplementedError: the network does not read blocks.
+        """
+        raise NotImplementedError(f"backbone {self.type_name!r} does not read noised blocks beside clean text")
+
+    def expected(self, p_RV: Tensor) -> Tensor:
+        """The expected token vectors of laws of the clean token, [R, D]: what a hint is made of (``hears``).
+
+        Raises:
+            NotImplementedError: the network hears no hints.
+        """
+        raise NotImplementedError(f"backbone {self.type_name!r} hears no hints")
 
     def no_decay(self) -> set[str]:
         """Names of parameters besides biases, norms and embeddings that weight decay must leave alone: its mixers'."""
@@ -69,9 +100,11 @@ class Backbone(nn.Module, Part, ABC, kind="backbone", supplied=("states", "outpu
 
 
 class CachedBackbone(Backbone):
-    """A left-sighted backbone with a cache of clean tokens: reading and committing are apart.
+    """A backbone with a cache of clean tokens: reading and committing are apart.
 
     A cache is a value: it stays valid, and may be read or continued again, after a commit made a longer one of it.
+    Where the sight is "left", tokens may be committed in any pieces. Where it is "block", what is committed or read
+    in one call is one block, whose tokens see one another and what the cache holds.
     """
 
     @property
@@ -86,6 +119,19 @@ class CachedBackbone(Backbone):
     @abstractmethod
     def commit(self, x_BL: Tensor, cache: Any) -> tuple[Tensor, Any]:
         """Append clean tokens: (features h_BLD of ``x_BL``, the longer cache). One network pass."""
+
+    def beside(self, x_NS: Tensor, clean_BT: Tensor, sigma: Tensor | None = None) -> Tensor:
+        """See the base: block after block through the cache, which says what is due; a pass for all is faster."""
+        blocks_BKS = x_NS.unflatten(0, (len(clean_BT), -1))
+        count, size = blocks_BKS.shape[1:]
+        each = sigma is not None and sigma.shape[0] == len(x_NS)
+        sigmas = sigma.unflatten(0, (-1, count)).unbind(1) if sigma is not None and each else (sigma,) * count
+        cache, found = self.new_cache(len(clean_BT)), []
+        for index, told in enumerate(sigmas):
+            found.append(self(blocks_BKS[:, index], told, cache))
+            if index + 1 < count:
+                _, cache = self.commit(clean_BT[:, index * size : (index + 1) * size], cache)
+        return torch.stack(found, 1).flatten(0, 1)
 
 
 class Mixer(nn.Module, Part, ABC, kind="mixer", supplied=("dim", "length", "causal")):
@@ -103,6 +149,11 @@ class Mixer(nn.Module, Part, ABC, kind="mixer", supplied=("dim", "length", "caus
     @classmethod
     def unfit(cls, settings: Mapping[str, Any], dim: int) -> Iterator[tuple[str, str]]:
         """(setting, message) for each of these resolved settings that a stack of this width cannot have."""
+        yield from ()
+
+    @classmethod
+    def unfit_for_blocks(cls, settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """(setting, message) for what keeps a mixer of these resolved settings from reading blocks, if it could."""
         yield from ()
 
     def no_decay(self) -> set[str]:
@@ -132,6 +183,22 @@ class CachedMixer(Mixer):
     @abstractmethod
     def commit(self, h_BLD: Tensor, cache: Any) -> tuple[Tensor, Any]:
         """(what ``forward(h_BLD, cache)`` gives, the cache with ``h_BLD`` appended); the old cache stays valid."""
+
+
+class BlockMixer(CachedMixer):
+    """A mixer whose cache also holds whole blocks when it is not causal, and that mixes many blocks at once.
+
+    Without ``causal``, what one call of ``forward`` or ``commit`` gets is one block: its positions see one another and
+    what the cache holds.
+    """
+
+    @abstractmethod
+    def beside(self, h_NSD: Tensor, clean_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """(mixed noised blocks [N, S, D], mixed clean text [B, T, D]), numbered as in `Backbone.beside`.
+
+        Each noised block as ``forward`` mixes it with a cache of the clean blocks before it, each clean one as
+        ``commit`` does.
+        """
 
 
 def linear_flops(*modules: nn.Module) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from backbones import probes
-from backbones.base import Backbone, CachedBackbone, CachedMixer, Mixer, Sight
+from backbones.base import Backbone, BlockMixer, CachedBackbone, CachedMixer, Mixer, Sight
 from backbones.conditioning import Conditioning
 from backbones.directions import Directions
 from backbones.mamba import SelectiveCore
@@ -24,6 +24,8 @@ from backbones.recurrence import MakeCore
 from workbench.core.checks import run_checks
 from workbench.core.part import Part
 
+SUPPLIED = {"states": STATES, "outputs": OUTPUTS, "length": LENGTH}
+"""What a small backbone is built for."""
 CORES: dict[str, MakeCore] = {
     "mamba": partial(SelectiveCore, inner=12, state=3, rank=2, conv=3, steps=(0.01, 0.1), kernel="auto"),
     "mamba2": partial(SSDCore, inner=12, state=3, head_dim=4, conv=3, steps=(0.01, 0.1), kernel="auto"),
@@ -72,11 +74,13 @@ def _collect(cls: type[Part], checks: Callable[[type[Any]], Iterator[str]]) -> l
 
 
 def _backbone_checks(cls: type[Backbone]) -> Iterator[str]:
-    settings, make = probes.maker(cls, Backbone, {"states": STATES, "outputs": OUTPUTS, "length": LENGTH})
+    settings, make = probes.maker(cls, Backbone, SUPPLIED)
     net = make().eval()
     if not isinstance(net.head, nn.Linear) or net.head.out_features != OUTPUTS:
         yield f"head must be an nn.Linear with {OUTPUTS} outputs, as supplied; found {net.head}"
         return
+    if (net.head.bias is not None) != cls.head_bias:
+        yield f"head_bias says {cls.head_bias}, and the head has {'a' if cls.head_bias is False else 'no'} bias"
     probes.perturb(net)
     x_BL = torch.randint(0, STATES, (BATCH, LENGTH))
     sigma_B = torch.rand(BATCH) + 0.1
@@ -99,9 +103,68 @@ def _backbone_checks(cls: type[Backbone]) -> Iterator[str]:
     yield from probes.reloads(net, make, lambda other: other(x_BL, sigma_B))
     yield from probes.autocast(lambda: net(x_BL, sigma_B))
     yield from probes.sight(cls.sight(settings), lambda ids_BL: net(ids_BL, None), probes.swapped)
-    if isinstance(net, CachedBackbone) and net.has_cache:
+    if cls.sight(settings) == "block":
+        yield from _blocks(net)
+    elif isinstance(net, CachedBackbone) and net.has_cache:
         with torch.no_grad():
             yield from probes.cache(net(x_BL), x_BL, net.new_cache(BATCH), net.commit, lambda x, c: net(x, None, c))
+
+    if cls.hears(settings):
+        yield from _hints(make)
+    for name, value in settings.items():
+        other = {**settings, name: not value}
+        if isinstance(value, bool) and cls.sight(other) == "block" != cls.sight(settings):
+            _, make = probes.maker(cls, Backbone, SUPPLIED, {name: not value})
+            net = make().eval()
+            probes.perturb(net)
+            yield from (f"{fault} ({name}: {not value})" for fault in _blocks(net))
+        if isinstance(value, bool) and cls.hears(other) and not cls.hears(settings):
+            _, make = probes.maker(cls, Backbone, SUPPLIED, {name: not value})
+            yield from (f"{fault} ({name}: {not value})" for fault in _hints(make))
+
+
+def _hints(make: Callable[[], Backbone]) -> Iterator[str]:
+    """Hints are linear in the law; none is 0; an untrained network heeds none, a trained one its text's own."""
+    net = make().eval()
+    x_BL, sigma_B = torch.randint(0, STATES, (BATCH, LENGTH)), torch.rand(BATCH) + 0.1
+    p_RV = torch.rand(BATCH * LENGTH, OUTPUTS).softmax(-1)
+    with torch.no_grad():
+        hint_RD = net.expected(p_RV)
+        yield from probes.shape("hints", hint_RD, (BATCH * LENGTH, hint_RD.shape[-1]))
+        if probes.differ(hint_RD, p_RV @ net.expected(torch.eye(OUTPUTS))):
+            yield "the hint of a law is not the mean of its tokens' hints"
+        hint_BLD = hint_RD.unflatten(0, (BATCH, LENGTH))
+        if not torch.equal(net(x_BL, sigma_B, hint_BLD=hint_BLD), net(x_BL, sigma_B)):
+            yield "a hint changes what an untrained network says"
+        probes.perturb(net)
+        plain_BLD = net(x_BL, sigma_B)
+        if not torch.equal(net(x_BL, sigma_B, hint_BLD=torch.zeros_like(hint_BLD)), plain_BLD):
+            yield "a hint of 0 is not the same as none"
+        first_BLD = hint_BLD.masked_fill(torch.arange(BATCH).view(-1, 1, 1) > 0, 0.0)
+        moved_BLD = net(x_BL, sigma_B, hint_BLD=first_BLD)
+        if not probes.differ(moved_BLD[:1], plain_BLD[:1]):
+            yield "no hint changes its features"
+        if probes.differ(moved_BLD[1:], plain_BLD[1:]):
+            yield "a hint reaches other texts of its batch"
+    yield from probes.gradients(net, lambda: net.head(net(x_BL, sigma_B, hint_BLD=hint_BLD)))
+    yield from probes.autocast(lambda: net(x_BL, sigma_B, hint_BLD=hint_BLD))
+
+
+def _blocks(net: Backbone) -> Iterator[str]:
+    """A network that reads noised blocks beside clean text does so, by its cache too; σ reaches each block alone."""
+    sigma_N = torch.rand(2 * BATCH) + 0.1
+    x_NS, clean_BT = torch.randint(0, STATES, (2 * BATCH, 4)), torch.randint(0, STATES, (BATCH, 4))
+    kept = None
+    if isinstance(net, CachedBackbone) and net.has_cache:
+        kept = net.new_cache(BATCH), net.commit, lambda x_BS, cache: net(x_BS, None, cache)
+    yield from probes.blocks(net.beside, probes.swapped, kept)
+    yield from probes.gradients(net, lambda: net.head(net.beside(x_NS, clean_BT, sigma_N)))
+    with torch.no_grad():
+        told_NSD = net.beside(x_NS, clean_BT, sigma_N)
+        first_N = torch.arange(2 * BATCH) % 2 == 0
+        other_NSD = net.beside(x_NS, clean_BT, torch.where(first_N, sigma_N + 1, sigma_N))
+        if probes.differ(told_NSD[~first_N], other_NSD[~first_N]):
+            yield "σ of one block changes the features of another"
 
 
 def _mixer_checks(cls: type[Mixer]) -> Iterator[str]:
@@ -138,6 +201,9 @@ def _one_mixer(make: Callable[[], Mixer], sight: Sight) -> Iterator[str]:
     yield from probes.sight(sight, mixer, probes.nudged)
     if not mixer.flops_per_token(LENGTH) > 0 or mixer.state_bytes(LENGTH) < 0:
         yield "flops_per_token and state_bytes must be positive"
+    if sight == "all" and isinstance(mixer, BlockMixer):
+        kept = mixer.new_cache(BATCH), mixer.commit, mixer
+        yield from probes.blocks(lambda h_NSD, clean_BTD: mixer.beside(h_NSD, clean_BTD)[0], probes.nudged, kept)
     if sight == "left" and isinstance(mixer, CachedMixer):
         with torch.no_grad():
             yield from probes.cache(out_BLD, h_BLD, mixer.new_cache(BATCH), mixer.commit, mixer)

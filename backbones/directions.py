@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.recurrence import Convolution, MakeCore
+from backbones.recurrence import Carried, Convolution, MakeCore, Way
 from workbench.core.bounds import Count
 from workbench.core.errors import Problem
 from workbench.core.part import Part
@@ -31,7 +31,12 @@ STREAMS = 2
 
 
 class Directions(Part, ABC, kind="directions"):
-    """A way for a recurrence to look to both sides."""
+    """A way for a recurrence to look to both sides.
+
+    ``goes_on``: its module is a `Way`, whose left-to-right stream can go on from a cache, block by block.
+    """
+
+    goes_on: ClassVar[bool] = True
 
     @abstractmethod
     def module(self, dim: int, make: MakeCore) -> nn.Module:
@@ -84,6 +89,8 @@ class QuasiSeparable(Directions):
         conv: odd number of positions that the centred convolution sees.
     """
 
+    goes_on = False
+
     def __init__(self, conv: Count = 7) -> None:
         """Keep the width."""
         self.conv = conv
@@ -115,7 +122,12 @@ def _paces(pace_BL1: Tensor | None) -> Tensor | None:
     return turned(both) if both.shape[1] > 1 else both
 
 
-class _Independent(nn.Module):
+def _goes_on(cache: Carried | None) -> Carried | None:
+    """What the next block knows of this one: nothing of the stream that comes from the right."""
+    return None if cache is None else cache.forward_only(STREAMS)
+
+
+class _Independent(Way):
     """Two directions up to their gates, by one fused projection."""
 
     def __init__(self, dim: int, make: MakeCore) -> None:
@@ -123,11 +135,14 @@ class _Independent(nn.Module):
         self.core = make(STREAMS)
         self.project = nn.Linear(dim, STREAMS * (self.core.inner + self.core.inputs), bias=False)
 
-    def both(self, h_BLD: Tensor, pace: Tensor | None) -> Tensor:
-        """What both directions give, gated, [B, L, S, E]."""
+    def both(
+        self, h_BLD: Tensor, pace: Tensor | None, cache: Carried | None
+    ) -> tuple[Tensor, Carried | None]:
+        """(what both directions give, gated, [B, L, S, E]; the longer cache)."""
         core, fed = self.core, self.project(h_BLD).unflatten(-1, (STREAMS, -1))
         z_BLSE, u_BLSK = fed.split((core.inner, core.inputs), dim=-1)
-        return core.gate(turned(core(turned(u_BLSK), _paces(pace))), z_BLSE)
+        y_BLSE, cache = core.run(turned(u_BLSK), _paces(pace), cache)
+        return core.gate(turned(y_BLSE), z_BLSE), _goes_on(cache)
 
 
 class _Added(_Independent):
@@ -135,8 +150,9 @@ class _Added(_Independent):
         super().__init__(dim, make)
         self.out = nn.Linear(STREAMS * self.core.inner, dim, bias=False)
 
-    def forward(self, h_BLD: Tensor, pace: Tensor | None = None) -> Tensor:
-        return self.out(self.both(h_BLD, pace).flatten(2))
+    def run(self, h_BLD: Tensor, pace_BL1: Tensor | None, cache: Carried | None) -> tuple[Tensor, Carried | None]:
+        y_BLSE, cache = self.both(h_BLD, pace_BL1, cache)
+        return self.out(y_BLSE.flatten(2)), cache
 
 
 class _Gated(_Independent):
@@ -147,23 +163,24 @@ class _Gated(_Independent):
         nn.init.zeros_(self.share.weight)
         nn.init.zeros_(self.share.bias)
 
-    def forward(self, h_BLD: Tensor, pace: Tensor | None = None) -> Tensor:
-        forward, backward = (out(y) for out, y in zip(self.out, self.both(h_BLD, pace).unbind(2), strict=True))
-        return torch.lerp(backward, forward, self.share(h_BLD).sigmoid().to(forward.dtype))
+    def run(self, h_BLD: Tensor, pace_BL1: Tensor | None, cache: Carried | None) -> tuple[Tensor, Carried | None]:
+        y_BLSE, cache = self.both(h_BLD, pace_BL1, cache)
+        forward, backward = (out(y) for out, y in zip(self.out, y_BLSE.unbind(2), strict=True))
+        return torch.lerp(backward, forward, self.share(h_BLD).sigmoid().to(forward.dtype)), cache
 
 
-class _Tied(nn.Module):
+class _Tied(Way):
     def __init__(self, dim: int, make: MakeCore) -> None:
         super().__init__()
         self.core = make(STREAMS)
         self.project = nn.Linear(dim, self.core.inner + self.core.inputs, bias=False)
         self.out = nn.Linear(self.core.inner, dim, bias=False)
 
-    def forward(self, h_BLD: Tensor, pace: Tensor | None = None) -> Tensor:
+    def run(self, h_BLD: Tensor, pace_BL1: Tensor | None, cache: Carried | None) -> tuple[Tensor, Carried | None]:
         core, fed = self.core, self.project(h_BLD)
         z_BL1E, u_BL1K = (z.unsqueeze(2) for z in fed.split((core.inner, core.inputs), dim=-1))
-        y_BLSE = turned(core(turned(u_BL1K.expand(-1, -1, STREAMS, -1)), _paces(pace)))
-        return self.out(core.gate(y_BLSE, z_BL1E).sum(2))
+        y_BLSE, cache = core.run(turned(u_BL1K.expand(-1, -1, STREAMS, -1)), _paces(pace_BL1), cache)
+        return self.out(core.gate(turned(y_BLSE), z_BL1E).sum(2)), _goes_on(cache)
 
 
 class _QuasiSeparable(nn.Module):

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.blockwise import before_blocks
 from workbench.core.errors import WorkbenchError
 
 
@@ -43,6 +44,34 @@ class Tokens(nn.Module):
             start = self.reach + offset
             h_BLD = h_BLD + table(ids_BL[:, start : start + length])
         return h_BLD
+
+
+    def by_blocks(self, x_NS: Tensor, clean_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """(h_NSD of noised blocks, h_BTD of the clean text), each block after clean tokens, none after it."""
+        clean_MS = clean_BT.reshape(-1, x_NS.shape[1])
+        if not self.offsets:
+            return self(x_NS), self(clean_BT)
+        before_NR = before_blocks(clean_BT, self.reach, x_NS.shape[1], self.states)
+        before_MR = before_NR.unflatten(0, (len(clean_BT), -1))[:, :-1].flatten(0, 1)
+        return self(x_NS, before_NR), self(clean_MS, before_MR).reshape(*clean_BT.shape, -1)
+
+
+class Hint(nn.Module):
+    """Adds a linear map of what a network expects at a position to what stands there; 0 at the start.
+
+    Self-conditioning (Chen, Zhang & Hinton 2022, "Analog bits") puts the expectation beside the input of the first
+    linear map: the same, written as a sum.
+    """
+
+    def __init__(self, dim: int) -> None:
+        """``dim``: width of the token vectors."""
+        super().__init__()
+        self.map = nn.Linear(dim, dim, bias=False)
+        nn.init.zeros_(self.map.weight)
+
+    def forward(self, h_BLD: Tensor, hint_BLD: Tensor) -> Tensor:
+        """h_BLD of a text beside the hint, [B, L, D] or [1, 1, D]."""
+        return h_BLD + self.map(hint_BLD)
 
 
 class TokensAndPositions(nn.Module):

@@ -35,6 +35,8 @@ class GPT2(Stack):
         kernel: implementation of attention (auto, sdpa, matmul, xformers, reference).
     """
 
+    head_bias = False
+
     def __init__(
         self,
         states: int,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from backbones.base import Backbone, Mixer, Sight
+from backbones.blockwise import hint_misfits, mixer_block_misfits, sight_misfits, sight_of
 from backbones.conditioning import ADALN, Conditioning
-from backbones.embedding import Tokens, zero_head
+from backbones.embedding import Hint, Tokens, zero_head
 from backbones.stack import MLP, FinalNorm, LayerNorm, Stack, block
 from workbench.core.bounds import Count, Natural, NonNegative, Probability
 from workbench.core.errors import Problem
@@ -29,10 +30,15 @@ class Mixed(Stack):
         mlp_ratio: hidden width of the MLPs over dim; 0 for none.
         dropout: rate of dropout on what each branch adds; 0.1 in the published recipes.
         causal: each position sees itself and those before, with a cache, for left-to-right use.
+        blockwise: each position sees its own block of tokens and, clean, those before it (with a cache), for process
+            blocks; the weights are those of a network that sees all.
         conditioning: how σ reaches the blocks: adaln (null is the same), added, step_size, time_free, none.
         neighbours: how many tokens to either side (to the left when causal) also speak to a position through
             embedding tables of their own, 0 for none.
+        hints: whether the network hears a hint of what it expects itself, for process self_conditioned.
     """
+
+    neutral = {"hints": False, "blockwise": False}
 
     def __init__(
         self,
@@ -43,23 +49,41 @@ class Mixed(Stack):
         cond_dim: int,
         dropout: float,
         causal: bool,
+        blockwise: bool,
         conditioning: Conditioning | None,
         neighbours: int,
+        hints: bool,
     ) -> None:
         """``pieces``: each block's mixer and its MLP or None; the same module twice is shared."""
         super().__init__()
         conditioning = conditioning or ADALN
-        self.causal = causal
+        self.causal, self.blockwise = causal, blockwise
         self.embed = Tokens(states, dim, neighbours, causal)
         self.conditioning = conditioning.embedding(dim, cond_dim)
         self.blocks = nn.ModuleList(block(mixer, dim, mlp, conditioning, cond_dim, dropout) for mixer, mlp in pieces)
         self.final = FinalNorm(LayerNorm(dim), conditioning.modulation(dim, cond_dim, 2))
         self.head = zero_head(dim, outputs)
+        self.hint = Hint(dim) if hints else None
 
     @classmethod
     def sight(cls, settings: Mapping[str, Any]) -> Sight:
-        """Left when causal, else all."""
-        return "left" if settings.get("causal", False) else "all"
+        """Left when causal, block when blockwise, else all."""
+        return sight_of(settings)
+
+    @classmethod
+    def hears(cls, settings: Mapping[str, Any]) -> bool:
+        """As ``hints`` says."""
+        return bool(settings.get("hints", False))
+
+    @classmethod
+    def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
+        """Two sights at once; mixers that do not fit the width or read no blocks."""
+        yield from super().misfits(node, root)
+        yield from sight_misfits(node)
+        yield from hint_misfits(node)
+        for mixer in cls.mixers(node):
+            yield from mixer_misfits(node, mixer)
+            yield from mixer_block_misfits(node, mixer)
 
 
 def mixer_misfits(node: Node, mixer: Node) -> Iterator[Problem]:
@@ -104,8 +128,10 @@ class Hybrid(Mixed):
         mlp_ratio: NonNegative = 4.0,
         dropout: Probability = 0.1,
         causal: bool = False,
+        blockwise: bool = False,
         conditioning: Conditioning | None = None,
         neighbours: Natural = 0,
+        hints: bool = False,
     ) -> None:
         """Supplied: ``states``, ``outputs``, ``length`` (sequences may be longer)."""
         named = {name: maker.part for name, maker in mixers.items()}
@@ -124,7 +150,8 @@ class Hybrid(Mixed):
             return both
 
         pieces = [piece(places[i % len(places)]) for i in range(depth)]
-        super().__init__(states, outputs, pieces, dim, cond_dim, dropout, causal, conditioning, neighbours)
+        rest = (dim, cond_dim, dropout, causal, blockwise, conditioning, neighbours, hints)
+        super().__init__(states, outputs, pieces, *rest)
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
@@ -150,8 +177,6 @@ class Hybrid(Mixed):
         for item in dict.fromkeys(pattern[depth:]):
             if _name(item, named) not in {_name(place, named) for place in pattern[:depth]}:
                 yield Problem(f"{node.path}.depth", f"{depth} blocks end before {item!r} of the pattern comes")
-        for inner in cls.mixers(node):
-            yield from mixer_misfits(node, inner)
 
     @classmethod
     def mixers(cls, node: Node) -> list[Node]:

@@ -16,9 +16,11 @@ STATES, OUTPUTS, LENGTH, BATCH, DIM = 7, 6, 8, 3, 16
 CLOSE = 1e-5
 
 
-def maker(cls: type[Any], kind: type[Any], supplied: Mapping[str, Any]) -> tuple[Mapping[str, Any], Callable[[], Any]]:
-    """The resolved settings of an example, and a function that builds it anew."""
-    node, problems = resolve(kind, {"type": cls.type_name, **cls.example()})
+def maker(
+    cls: type[Any], kind: type[Any], supplied: Mapping[str, Any], changes: Mapping[str, Any] | None = None
+) -> tuple[Mapping[str, Any], Callable[[], Any]]:
+    """The resolved settings of an example, with ``changes``, and a function that builds it anew."""
+    node, problems = resolve(kind, {"type": cls.type_name, **cls.example(), **(changes or {})})
     if node is None or problems:
         raise ValueError(f"example settings do not resolve: {'; '.join(map(str, problems))}")
     problems = misfits(node)
@@ -126,6 +128,48 @@ def sight(
             yield f"declares sight {sight!r}, yet position {int(blind.nonzero()[0])} sees nothing to its {name}"
     if sight in ("left", "all") and not (sees_IJ & self_IJ).any(1).all():
         yield f"declares sight {sight!r}, yet a position does not see itself"
+
+
+def blocks(
+    beside: Callable[[Tensor, Tensor], Tensor],
+    change: Callable[[Tensor | None, int], Tensor],
+    kept: tuple[Any, Callable[[Tensor, Any], tuple[Tensor, Any]], Callable[[Tensor, Any], Tensor]] | None,
+) -> Iterator[str]:
+    """Noised blocks beside clean text: which inputs they depend on, and what the cache makes of the same.
+
+    ``beside(noised blocks, clean text)``; ``kept``: (an empty cache, commit, read), or None without a cache.
+    """
+    noised, text = change(None, 0), change(None, 1)
+    for size in (2, LENGTH // 2, LENGTH):
+
+        def at(noised: Tensor, text: Tensor, size: int = size) -> Tensor:
+            cut = noised.reshape(-1, size, *noised.shape[2:])
+            return beside(cut, text[:, : LENGTH - size]).reshape(BATCH, LENGTH, -1)
+
+        with torch.no_grad():
+            found = at(noised, text)
+            yield from shape(f"features of blocks of {size}", found, (BATCH, LENGTH, found.shape[-1]))
+            for j in range(LENGTH):
+                own = torch.arange(LENGTH) // size == j // size
+                later = torch.arange(LENGTH) // size > j // size
+                for moved, may, what in (
+                    (at(change(noised, j), text) - found, own, "noised"),
+                    (at(noised, change(text, j)) - found, later, "clean"),
+                ):
+                    sees = moved.abs().amax((0, 2)) > 1e-6 * found.abs().max()
+                    if bool((sees & ~may).any()):
+                        yield f"blocks of {size}: {what} position {j} reaches positions that must not see it"
+                    if not bool((sees & may).any()) and bool(may.any()):
+                        yield f"blocks of {size}: nothing that may see {what} position {j} does"
+            if kept is None:
+                continue
+            cache, commit, read = kept
+            for start in range(0, LENGTH, size):
+                here = slice(start, start + size)
+                commit(noised[:, here], cache)  # a continuation that is thrown away
+                if differ(read(noised[:, here], cache), found[:, here]):
+                    yield f"blocks of {size}: forward with a cache of {start} tokens differs from the pass over all"
+                _, cache = commit(text[:, here], cache)
 
 
 def cache(

@@ -7,7 +7,7 @@ side, all of them read left to right; whoever runs a stream from right to left t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.base import CachedMixer, linear_flops
+from backbones.base import BlockMixer, linear_flops
 from workbench.core.errors import WorkbenchError
 from workbench.kernels.conv import depthwise
 from workbench.kernels.precision import full_precision
@@ -40,6 +40,38 @@ class Convolution(nn.Module):
     def flops(self) -> int:
         """2 · taps."""
         return 2 * self.weight.numel()
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What later positions need of earlier ones: the convolution's last inputs, and the state (None: none yet).
+
+    The last axis of the inputs and the second of the state hold one stream after the other.
+    """
+
+    before_BTC: Tensor
+    state: Tensor | None
+
+    def forward_only(self, streams: int) -> Carried:
+        """Without what streams beside the first have seen: they come from the right, where nothing is known yet."""
+        if streams == 1:
+            return self
+        state = None if self.state is None else _first_only(self.state, 1, streams)
+        return Carried(_first_only(self.before_BTC, 2, streams), state)
+
+    @staticmethod
+    def of_blocks(each: Sequence[Carried]) -> Carried:
+        """Caches before block 0, 1, … of B texts as one of B · K blocks, block b · K + k."""
+        found = [one.state for one in each if one.state is not None]
+        states = [torch.zeros_like(found[0]) if one.state is None else one.state for one in each] if found else []
+        before = torch.stack([one.before_BTC for one in each], 1).flatten(0, 1)
+        return Carried(before, torch.stack(states, 1).flatten(0, 1) if states else None)
+
+
+def _first_only(z: Tensor, axis: int, streams: int) -> Tensor:
+    own = z.shape[axis] // streams
+    first = z.narrow(axis, 0, own)
+    return torch.cat((first, *[torch.zeros_like(first)] * (streams - 1)), dim=axis)
 
 
 class Core(nn.Module, ABC):
@@ -86,7 +118,19 @@ class Core(nn.Module, ABC):
 
     def forward(self, u_BLSK: Tensor, pace_BLS1: Tensor | None = None) -> Tensor:
         """y_BLSE of streams from their first position on."""
-        return self.scan(self.convolve(u_BLSK), pace_BLS1, None)[0]
+        return self.run(u_BLSK, pace_BLS1, None)[0]
+
+    def run(
+        self, u_BLSK: Tensor, pace_BLS1: Tensor | None, cache: Carried | None
+    ) -> tuple[Tensor, Carried | None]:
+        """(y_BLSE of streams that go on from a cache, the longer cache where there was one)."""
+        before, state = (None, None) if cache is None else (cache.before_BTC, cache.state)
+        y_BLSE, state = self.scan(self.convolve(u_BLSK, before), pace_BLS1, state)
+        if before is None:
+            return y_BLSE, None
+        fed_BLC = u_BLSK[..., : self.convolved].flatten(2).to(before.dtype)
+        seen_BTC = torch.cat((before, fed_BLC), dim=1)
+        return y_BLSE, Carried(seen_BTC[:, seen_BTC.shape[1] - before.shape[1] :], state)
 
 
 class MakeCore(Protocol):
@@ -99,15 +143,24 @@ class MakeCore(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Carried:
-    """What later positions need of earlier ones: the convolution's last inputs, and the state (None: none yet)."""
+class Way(nn.Module, ABC):
+    """A recurrence with its projections, one way or both, that can go on from a cache of what lies to the left.
 
-    before_BTC: Tensor
-    state: Tensor | None
+    Both ways, what one call gets is a block: the stream from the right begins at its end.
+    """
+
+    core: Core
+
+    @abstractmethod
+    def run(self, h_BLD: Tensor, pace_BL1: Tensor | None, cache: Carried | None) -> tuple[Tensor, Carried | None]:
+        """(mixed h_BLD, the longer cache where there was one)."""
+
+    def forward(self, h_BLD: Tensor, pace_BL1: Tensor | None = None) -> Tensor:
+        """Mix along L."""
+        return self.run(h_BLD, pace_BL1, None)[0]
 
 
-class OneWay(nn.Module):
+class OneWay(Way):
     """project → one stream, left to right → gate → out."""
 
     def __init__(self, dim: int, make: MakeCore) -> None:
@@ -117,26 +170,16 @@ class OneWay(nn.Module):
         self.project = nn.Linear(dim, self.core.inner + self.core.inputs, bias=False)
         self.out = nn.Linear(self.core.inner, dim, bias=False)
 
-    def forward(self, h_BLD: Tensor, pace_BL1: Tensor | None = None) -> Tensor:
-        """Mix along L."""
-        return self.run(h_BLD, pace_BL1, None)[0]
-
     def run(self, h_BLD: Tensor, pace_BL1: Tensor | None, cache: Carried | None) -> tuple[Tensor, Carried | None]:
-        """(mixed h_BLD, the longer cache where there was one)."""
+        """See the base."""
         core = self.core
         z_BLE, u_BLK = self.project(h_BLD).split((core.inner, core.inputs), dim=-1)
-        u_BLSK = u_BLK.unsqueeze(2)
-        before, state = (None, None) if cache is None else (cache.before_BTC, cache.state)
         pace = None if pace_BL1 is None else pace_BL1.unsqueeze(2)
-        y_BLSE, state = core.scan(core.convolve(u_BLSK, before), pace, state)
-        mixed_BLD = self.out(core.gate(y_BLSE, z_BLE.unsqueeze(2)).flatten(2))
-        if before is None:
-            return mixed_BLD, None
-        seen_BTC = torch.cat((before, u_BLK[..., : core.convolved].to(before.dtype)), dim=1)
-        return mixed_BLD, Carried(seen_BTC[:, seen_BTC.shape[1] - before.shape[1] :], state)
+        y_BLSE, cache = core.run(u_BLK.unsqueeze(2), pace, cache)
+        return self.out(core.gate(y_BLSE, z_BLE.unsqueeze(2)).flatten(2)), cache
 
 
-class Recurrent(CachedMixer):
+class Recurrent(BlockMixer):
     """Base of mixers that are a recurrence: their constructors make ``way``, the rest stands here."""
 
     paced = True
@@ -148,24 +191,50 @@ class Recurrent(CachedMixer):
         if cache is None:
             mixed_BLD: Tensor = self.way(h_BLD, pace)
             return mixed_BLD
-        return self._one_way().run(h_BLD, pace, cache)[0]
+        return self._way().run(h_BLD, pace, cache)[0]
 
     def new_cache(self, batch: int) -> Carried:
         """Zeros.
 
         Raises:
-            WorkbenchError: the mixer runs both ways.
+            WorkbenchError: the two directions meet in a way that has no cache.
         """
-        way = self._one_way()
-        weight, conv = way.project.weight, way.core.conv
-        reach = 0 if conv is None else conv.left
-        return Carried(weight.new_zeros(batch, reach, way.core.convolved), None)
+        core = self._way().core
+        reach = 0 if core.conv is None else core.conv.left
+        dtype = core.A_log.dtype if core.conv is None else core.conv.weight.dtype
+        return Carried(core.A_log.new_zeros(batch, reach, core.streams * core.convolved, dtype=dtype), None)
 
     def commit(self, h_BLD: Tensor, cache: Carried, pace: Tensor | None = None) -> tuple[Tensor, Carried]:
         """Mix as ``forward`` does, and keep the last inputs and the state."""
-        mixed_BLD, longer = self._one_way().run(h_BLD, pace, cache)
+        mixed_BLD, longer = self._way().run(h_BLD, pace, cache)
         assert longer is not None
         return mixed_BLD, longer
+
+    def beside(
+        self, h_NSD: Tensor, clean_BTD: Tensor, pace: Tensor | None = None, clean_pace: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See the base: the clean text block after block, then all noised blocks at once from the states between.
+
+        ``pace`` as in ``forward`` for both of them; that of the clean text is the same at every position.
+        """
+        cache, mixed = self.new_cache(len(clean_BTD)), []
+        caches = [cache]
+        size = h_NSD.shape[1]
+        for start in range(0, clean_BTD.shape[1], size):
+            mixed_BSD, cache = self.commit(clean_BTD[:, start : start + size], cache, clean_pace)
+            mixed.append(mixed_BSD)
+            caches.append(cache)
+        clean_BTD = torch.cat(mixed, dim=1) if mixed else clean_BTD
+        return self.forward(h_NSD, Carried.of_blocks(caches), pace), clean_BTD
+
+    @classmethod
+    def unfit_for_blocks(cls, settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Directions that do not let one of the two go on alone."""
+        part: Any = settings["directions"].part
+        if not part.goes_on:
+            known: dict[str, Any] = dict(part.registered)
+            fitting = [name for name, one in sorted(known.items()) if one.goes_on]
+            yield "directions", f"{part.type_name!r} reads no blocks. What would fit: {', '.join(fitting)}"
 
     def flops_per_token(self, length: int) -> float:
         """2 for each weight of a linear map or a convolution, and what the scan takes."""
@@ -183,9 +252,11 @@ class Recurrent(CachedMixer):
         """What the cores set apart."""
         return {f"{path}.{name}" for path, m in self.named_modules() if isinstance(m, Core) for name in m.no_decay()}
 
-    def _one_way(self) -> OneWay:
-        if not isinstance(self.way, OneWay):
-            raise WorkbenchError(f"mixer {self.type_name!r} runs both ways and keeps no cache; set causal: true")
+    def _way(self) -> Way:
+        if not isinstance(self.way, Way):
+            raise WorkbenchError(
+                f"mixer {self.type_name!r} runs both ways and keeps no cache with these directions; set causal: true"
+            )
         return self.way
 
 

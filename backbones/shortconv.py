@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backbones.base import CachedMixer, Mixer
+from backbones.base import BlockMixer, CachedMixer, Mixer
+from backbones.blockwise import before_blocks
 from workbench.core.errors import WorkbenchError
 from workbench.kernels.conv import depthwise
 
 
-class ShortConv(CachedMixer):
+class ShortConv(BlockMixer):
     """mixer(h + conv(h)): the convolution is depthwise, has no bias and begins at zero, so the mixer begins as is.
 
     Centred on each position, or on it and those before when causal. It is no part of its own: a wrapper that a
@@ -48,6 +49,16 @@ class ShortConv(CachedMixer):
         mixed_BLD, kept = self._cached().commit(self._convolved(h_BLD, before_BLD), kept)
         seen_BLD = torch.cat((before_BLD, h_BLD), dim=1)
         return mixed_BLD, (seen_BLD[:, seen_BLD.shape[1] - self.width + 1 :], kept)
+
+    def beside(self, h_NSD: Tensor, clean_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Each block convolved after the clean inputs before it, then mixed as the mixer does."""
+        size = h_NSD.shape[1]
+        before_NTD = before_blocks(clean_BTD, self.width - 1, size)
+        before_MTD = before_NTD.unflatten(0, (len(clean_BTD), -1))[:, :-1].flatten(0, 1)
+        clean_MSD = self._convolved(clean_BTD.reshape(-1, size, clean_BTD.shape[-1]), before_MTD)
+        if not isinstance(self.mixer, BlockMixer):
+            raise WorkbenchError(f"mixer {self.mixer.type_name!r} reads no blocks")
+        return self.mixer.beside(self._convolved(h_NSD, before_NTD), clean_MSD.reshape(clean_BTD.shape))
 
     def flops_per_token(self, length: int) -> float:
         """The mixer's, and 2 · width · D."""

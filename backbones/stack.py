@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.base import CachedBackbone, CachedMixer, Mixer, linear_flops
+from backbones.base import BlockMixer, CachedBackbone, CachedMixer, Mixer, linear_flops
 from backbones.conditioning import Conditioning, Embedding, Modulation
 from workbench.core.errors import WorkbenchError
 from workbench.kernels.precision import full_precision
+
+if TYPE_CHECKING:
+    from backbones.embedding import Hint, Tokens
 
 
 class LayerNorm(nn.LayerNorm):
@@ -88,6 +91,23 @@ class Block(nn.Module):
         mixer = _cached(self.mixer)
         mixed_BLD, cache = mixer.commit(modulate(self.norm1(h_BLD), parts[0], parts[1]), cache, **self._paced(c))
         return self._finish(h_BLD, mixed_BLD, parts), cache
+
+    def beside(
+        self, h_NSD: Tensor, c: Any, clean_BTD: Tensor, clean_c: Any, last: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Noised blocks and the clean text beside them, each by its own σ, as the mixer brings them together.
+
+        ``last``: nobody reads the clean text after this block, which then leaves it as it is.
+        """
+        parts, clean_parts = self.modulation(c), self.modulation(clean_c)
+        paced = {} if self.pace is None else {"pace": self.pace(c), "clean_pace": self.pace(clean_c)}
+        mixed_NSD, mixed_BTD = cast("BlockMixer", self.mixer).beside(
+            modulate(self.norm1(h_NSD), parts[0], parts[1]),
+            modulate(self.norm1(clean_BTD), clean_parts[0], clean_parts[1]),
+            **paced,
+        )
+        h_NSD = self._finish(h_NSD, mixed_NSD, parts)
+        return h_NSD, clean_BTD if last else self._finish(clean_BTD, mixed_BTD, clean_parts)
 
     def flops_per_token(self, length: int) -> float:
         """The mixer's and the MLP's; what σ passes through is the stack's to count."""
@@ -170,25 +190,60 @@ class Stack(CachedBackbone):
     in them depends on data.
     """
 
-    embed: nn.Module
+    embed: nn.Module  # with ``by_blocks`` where the stack is blockwise
     conditioning: Embedding
     blocks: nn.ModuleList
     final: FinalNorm
     head: nn.Linear
     causal: bool
+    blockwise: bool = False
 
-    def forward(self, x_BL: Tensor, sigma: Tensor | None = None, cache: StackCache | None = None) -> Tensor:
-        """Features h_BLD; see ``Backbone.forward``."""
+    def __init__(self) -> None:
+        """Without a ``hint``; stacks that hear one make it last, so that their other weights begin as without."""
+        super().__init__()
+        self.hint: Hint | None = None
+
+    def forward(
+        self,
+        x_BL: Tensor,
+        sigma: Tensor | None = None,
+        cache: StackCache | None = None,
+        hint_BLD: Tensor | None = None,
+    ) -> Tensor:
+        """Features h_BLD; see ``Backbone.forward``, and ``Backbone.hears`` for the hint."""
         h_BLD = self.embed(x_BL, None if cache is None else cache.x_BL)
+        if hint_BLD is not None:
+            h_BLD = self._hint()(h_BLD, hint_BLD)
         c, h_BLD = self.conditioning(sigma, h_BLD)
         caches = (None,) * len(self.blocks) if cache is None else cache.blocks
         for block, kept in zip(self.blocks, caches, strict=True):
             h_BLD = block(h_BLD, c, kept)
         return self.final(h_BLD, c)
 
+    def beside(self, x_NS: Tensor, clean_BT: Tensor, sigma: Tensor | None = None) -> Tensor:
+        """See ``Backbone.beside``: noised and clean text go through the blocks side by side."""
+        self._require_blocks()
+        if not clean_BT.shape[1]:
+            return self(x_NS, sigma)
+        h_NSD, clean_BTD = cast("Tokens", self.embed).by_blocks(x_NS, clean_BT)
+        c, h_NSD = self.conditioning(sigma, h_NSD)
+        clean_c, clean_BTD = self.conditioning(None, clean_BTD)
+        *first, end = self._blocks()
+        for block in first:
+            h_NSD, clean_BTD = block.beside(h_NSD, c, clean_BTD, clean_c, last=False)
+        h_NSD, _ = end.beside(h_NSD, c, clean_BTD, clean_c, last=True)
+        return self.final(h_NSD, c)
+
     def flops_per_token(self, length: int) -> float:
-        """See `network_flops`."""
-        return network_flops(self._blocks(), self.conditioning, self.final, self.head, length)
+        """See `network_flops`; a pass that hears a hint."""
+        hint = 0 if self.hint is None else linear_flops(self.hint)
+        return hint + network_flops(self._blocks(), self.conditioning, self.final, self.head, length)
+
+    def expected(self, p_RV: Tensor) -> Tensor:
+        """See ``Backbone.expected``: means of rows of the token table."""
+        self._hint()
+        table = cast("Tokens", self.embed).table.weight
+        return p_RV.to(table.dtype) @ table[: p_RV.shape[-1]]
 
     def state_bytes(self, length: int) -> int | None:
         """The sum of the mixers' caches, where there is one."""
@@ -196,17 +251,18 @@ class Stack(CachedBackbone):
 
     @property
     def has_cache(self) -> bool:
-        """Causal, and every mixer keeps a cache."""
-        return self.causal and all(isinstance(block.mixer, CachedMixer) for block in self._blocks())
+        """Causal or blockwise, and every mixer keeps such a cache."""
+        kind = CachedMixer if self.causal else BlockMixer
+        return (self.causal or self.blockwise) and all(isinstance(block.mixer, kind) for block in self._blocks())
 
     def new_cache(self, batch: int) -> StackCache:
         """An empty cache for ``batch`` sequences.
 
         Raises:
-            WorkbenchError: the stack is not causal, or a mixer keeps no cache.
+            WorkbenchError: the stack is neither causal nor blockwise, or a mixer keeps no cache.
         """
         if not self.causal:
-            raise WorkbenchError(f"backbone {self.type_name!r} sees both sides and keeps no cache; set causal: true")
+            self._require_blocks()
         none_BL = torch.empty(batch, 0, dtype=torch.long, device=self.head.weight.device)
         return StackCache(none_BL, tuple(_cached(block.mixer).new_cache(batch) for block in self._blocks()))
 
@@ -219,6 +275,18 @@ class Stack(CachedBackbone):
             h_BLD, new = block.commit(h_BLD, c, old)
             kept.append(new)
         return self.final(h_BLD, c), StackCache(torch.cat((cache.x_BL, x_BL), dim=1), tuple(kept))
+
+    def _require_blocks(self) -> None:
+        if not self.blockwise:
+            raise WorkbenchError(
+                f"backbone {self.type_name!r} sees both sides and keeps no cache; set causal: true, or blockwise: true "
+                "to keep whole blocks"
+            )
+
+    def _hint(self) -> Hint:
+        if self.hint is None:
+            raise WorkbenchError(f"this {self.type_name!r} hears no hints; a stack that can is made with hints: true")
+        return self.hint
 
     def _blocks(self) -> list[Block]:
         return cast("list[Block]", list(self.blocks))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from backbones.base import Backbone, Mixer
 from backbones.conditioning import Conditioning
-from backbones.hybrid import Mixed, mixer_misfits
+from backbones.hybrid import Mixed
 from backbones.mamba import Mamba
 from backbones.mamba2 import Mamba2
 from backbones.stack import MLP
@@ -40,19 +40,22 @@ class OneMixer(Mixed):
         mlp_ratio: NonNegative = 0.0,
         dropout: Probability = 0.1,
         causal: bool = False,
+        blockwise: bool = False,
         conditioning: Conditioning | None = None,
         neighbours: Natural = 0,
+        hints: bool = False,
     ) -> None:
         """Supplied: ``states``, ``outputs``, ``length`` (sequences may be longer)."""
         pieces = [
             (mixer(dim=dim, length=length, causal=causal), MLP(dim, mlp_ratio) if mlp_ratio else None)
             for _ in range(depth)
         ]
-        super().__init__(states, outputs, pieces, dim, cond_dim, dropout, causal, conditioning, neighbours)
+        rest = (dim, cond_dim, dropout, causal, blockwise, conditioning, neighbours, hints)
+        super().__init__(states, outputs, pieces, *rest)
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
-        """Another mixer than its own, or a width that the mixer cannot have."""
+        """Another mixer than its own."""
         yield from super().misfits(node, root)
         mixer = node.settings["mixer"]
         if not issubclass(mixer.part, cls.only):
@@ -61,7 +64,6 @@ class OneMixer(Mixed):
                 f"backbone {cls.type_name!r} is made of {cls.only.type_name!r} mixers, not {mixer.part.type_name!r}; "
                 "backbone 'hybrid' takes any: its `pattern` and `mixers` say which",
             )
-        yield from mixer_misfits(node, mixer)
 
 
 @Backbone.register("mamba")

@@ -9,8 +9,9 @@ from torch import nn
 
 from backbones.attention import Attention, head_misfits
 from backbones.base import Backbone, Mixer, Sight
+from backbones.blockwise import hint_misfits, sight_misfits, sight_of
 from backbones.conditioning import ADALN, Conditioning
-from backbones.embedding import Tokens, zero_head
+from backbones.embedding import Hint, Tokens, zero_head
 from backbones.shortconv import ShortConv
 from backbones.stack import MLP, FinalNorm, LayerNorm, Stack, block
 from workbench.core.bounds import Count, Natural, Positive, Probability
@@ -33,15 +34,19 @@ class Transformer(Stack):
         mlp_ratio: hidden width of the MLPs over dim.
         dropout: rate of dropout on what each branch adds; 0.1 in the published recipes.
         causal: each position sees itself and those before (with a cache of keys and values), for left-to-right use.
+        blockwise: each position sees its own block of tokens and, clean, those before it (with a cache), for process
+            blocks; the weights are those of a network that sees all.
         conditioning: how σ reaches the blocks: adaln (null is the same), added or none.
         shortconv: odd width of a depthwise convolution before each attention, 0 for none; small networks find
             their neighbours much sooner with one.
         neighbours: how many tokens to either side (to the left when causal) also speak to a position through
             embedding tables of their own, 0 for none; another, cheaper way to see neighbours at once.
         kernel: implementation of attention (auto, sdpa, matmul, flex, xformers, reference).
+        hints: whether the network hears a hint of what it expects itself, for process self_conditioned.
     """
 
     usual = {"conditioning": {"type": "adaln"}}
+    neutral = {"hints": False, "blockwise": False}
 
     def __init__(
         self,
@@ -55,15 +60,17 @@ class Transformer(Stack):
         mlp_ratio: Positive = 4.0,
         dropout: Probability = 0.1,
         causal: bool = False,
+        blockwise: bool = False,
         conditioning: Conditioning | None = None,
         shortconv: Natural = 0,
         neighbours: Natural = 0,
         kernel: Kernel = "auto",
+        hints: bool = False,
     ) -> None:
         """Supplied: ``states``, ``outputs``, ``length`` (sequences may be longer: rotary tables extend)."""
         super().__init__()
         conditioning = conditioning or ADALN
-        self.causal = causal
+        self.causal, self.blockwise = causal, blockwise
         self.head_width = dim // heads
         self.embed = Tokens(states, dim, neighbours, causal)
         self.conditioning = conditioning.embedding(dim, cond_dim)
@@ -77,16 +84,24 @@ class Transformer(Stack):
         )
         self.final = FinalNorm(LayerNorm(dim), conditioning.modulation(dim, cond_dim, 2))
         self.head = zero_head(dim, outputs)
+        self.hint = Hint(dim) if hints else None
 
     @classmethod
     def sight(cls, settings: Mapping[str, Any]) -> Sight:
-        """Left when causal, else all."""
-        return "left" if settings.get("causal", False) else "all"
+        """Left when causal, block when blockwise, else all."""
+        return sight_of(settings)
+
+    @classmethod
+    def hears(cls, settings: Mapping[str, Any]) -> bool:
+        """As ``hints`` says."""
+        return bool(settings.get("hints", False))
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
-        """Heads that do not share the width; an even short convolution."""
+        """Heads that do not share the width; an even short convolution; two sights at once."""
         yield from super().misfits(node, root)
+        yield from sight_misfits(node)
+        yield from hint_misfits(node)
         yield from head_misfits(node)
         width = node.settings["shortconv"]
         if width and width % 2 == 0:

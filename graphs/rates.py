@@ -123,8 +123,10 @@ def inverse_cdf(law_RS: Tensor, u_R: Tensor) -> Tensor:
     return torch.searchsorted(running_RS, level_R.unsqueeze(-1), right=True).squeeze(-1)
 
 
-def read_matrix(file: str) -> npt.NDArray[np.float64]:
+def read_matrix(file: str, reader: str = "graph dense") -> npt.NDArray[np.float64]:
     """A matrix from a ``.npy`` or ``.npz`` (of one array; nothing is unpickled), ``.csv`` or ``.yaml`` file.
+
+    ``reader``: the part that messages name.
 
     Raises:
         WorkbenchError: the file is missing, unreadable or of another kind.
@@ -138,11 +140,11 @@ def read_matrix(file: str) -> npt.NDArray[np.float64]:
         ".yml": lambda p: yaml.safe_load(p.read_text(encoding="utf-8")),
     }
     if path.suffix not in readers:
-        raise WorkbenchError(f"graph dense: file {file!r} must end in .npy, .npz, .csv or .yaml")
+        raise WorkbenchError(f"{reader}: file {file!r} must end in .npy, .npz, .csv or .yaml")
     try:
         return np.array(readers[path.suffix](path), dtype=np.float64)
     except (OSError, EOFError, TypeError, ValueError, BadZipFile, yaml.YAMLError) as error:
-        raise WorkbenchError(f"graph dense: cannot read a matrix from {file!r}: {error}") from None
+        raise WorkbenchError(f"{reader}: cannot read a matrix from {file!r}: {error}") from None
 
 
 def _only_array(path: Path) -> Any:

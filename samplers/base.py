@@ -17,7 +17,7 @@ from torch import Tensor
 
 from graphs.base import Noise
 from samplers.state import Canvas, Choice, Law, Samples, State
-from samplers.views import Look, NextTokenView, ScoreView, Stats, View, rows_map
+from samplers.views import BlockView, HintedView, Look, NextTokenView, ScoreView, Stats, View, rows_map
 from workbench.core.errors import Problem
 from workbench.core.part import Part
 from workbench.core.rng import Rng
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from workbench.core.spec import Node
 
 __all__ = [
-    "Canvas", "Choice", "Conditions", "Law", "Lens", "Look", "NextTokenView", "Order", "OrderContext", "Predictor",
-    "Sampler", "Samples", "ScoreView", "Shape", "ShapeContext", "Shaper", "State", "Stats", "Times", "View", "rows_map",
+    "BlockView", "Canvas", "Choice", "Conditions", "HintedView", "Law", "Lens", "Look", "NextTokenView", "Order",
+    "OrderContext", "Predictor", "Sampler", "Samples", "ScoreView", "Shape", "ShapeContext", "Shaper", "State", "Stats",
+    "Times", "View", "rows_map",
 ]  # fmt: skip
 
 Conditions = Literal["prefix", "anywhere"]
@@ -106,10 +107,12 @@ class Order(Part, ABC, kind="order"):
 class Lens(Part, ABC, kind="lens"):
     """Another way to look through the same network: a view made of a view, for one canvas.
 
-    ``graphs``: "mask" where it needs a masked graph.
+    ``graphs``: "mask" where it needs a masked graph. ``needs``: the view it is made of; one that needs more than a
+    score stands before other lenses, whose views offer no more.
     """
 
     graphs: ClassVar[Literal["any", "mask"]] = "any"
+    needs: ClassVar[type[View]] = ScoreView
 
     @abstractmethod
     def __call__(self, view: ScoreView, canvas: Canvas) -> ScoreView:
@@ -149,6 +152,11 @@ class Predictor(Part, ABC, kind="predictor"):
         """How many steps a walk over ``length`` positions takes, given the sampler's ``steps``."""
         return steps
 
+    def clock(self, t: Tensor, view: ScoreView) -> Tensor:
+        """The schedule's time whose noise a text has when the walk is at ``t`` (any shape, float64): another one for
+        rules with a pace of their own. What corrects beside this rule hears it."""
+        return t
+
     def sigma(self, stage: int, state: State, view: ScoreView) -> Tensor:
         """σ [B] at which the network is asked for this stage: that of ``time``."""
         return view.sigma(self.time(stage, state.t_B, state.s_B))
@@ -168,18 +176,21 @@ class Predictor(Part, ABC, kind="predictor"):
 class Sampler(Part, ABC, kind="sampler", supplied=()):
     """From a view and a canvas to samples.
 
-    ``needs``: the kind of view. ``conditions``: where fixed tokens may stand.
+    ``needs``: the kind of view. ``conditions``: where fixed tokens may stand. ``any_length``: writes texts that are
+    longer than those the network was trained on.
     """
+
+    any_length: ClassVar[bool] = False
 
     needs: ClassVar[type[View]]
     conditions: ClassVar[Conditions]
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
-        """A process that does not offer the view this sampler needs."""
+        """A process that does not offer the view this sampler needs; one around another sampler speaks for both."""
         yield from super().misfits(node, root)
         process = root.find("process")
-        if process is not None:
+        if process is not None and root.find("sampler") in (None, node):
             part: Any = process.part
             if not issubclass(offers := part.offers, cls.needs):
                 known: Mapping[str, Any] = cls.registered

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graphs.base import Graph, Noise
-from samplers.base import Look, ScoreView
+from samplers.base import HintedView, Look
 
 
-class ChainView(ScoreView):
+class ChainView(HintedView):
     """The exact score of a chain: first token by ``start_V``, each next one by the row of ``step_VV``, all positive."""
 
     def __init__(self, graph: Graph, noise: Noise, start_V: Tensor, step_VV: Tensor, length: int) -> None:

@@ -87,6 +87,8 @@ def draw(state: State, law: Law, rng: Rng, graph: Graph, chunk: int) -> Drawn:
     asked_A = moved_M[known_M < 0]
     to_M, log_p_M, sound = known_M.to(state.x_BL.device, non_blocking=True), None, None
     if asked_A.numel() > 0:
+        if law.expect is not None:
+            law.expect(asked_A)
         u_A = _numbers(rng, "land", state, rows_R[asked_A]).to(state.x_BL.device, non_blocking=True)
         pieces = [
             _landed(law, piece, u) for piece, u in zip(asked_A.split(chunk), u_A.split(chunk), strict=True)
@@ -114,6 +116,8 @@ def movers(state: State, law: Law, rng: Rng, chunk: int) -> Tensor:
         leaves_R &= _chosen(_numbers(rng, "choose", state, rows_R), law.choice, rows_R, state.free_BL.shape)
     moved_M = torch.nonzero(leaves_R).squeeze(-1)
     if law.exact is not None and moved_M.numel():
+        if law.expect is not None:
+            law.expect(moved_M)
         exact_M = torch.cat([law.exact(piece) for piece in moved_M.split(chunk)]).to("cpu", torch.float64)
         require_numbers(exact_M, state)
         moved_M = moved_M[u_R[moved_M] < exact_M]

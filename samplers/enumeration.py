@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from graphs.base import Graph
-from samplers.base import Canvas, Law, ScoreView, State
+from samplers.base import BlockView, Canvas, Law, ScoreView, State
+from samplers.blockwise import Blockwise
 from samplers.draw import Walk
 from samplers.reverse import Reverse, start
 
@@ -38,6 +40,27 @@ def law_of(sampler: Reverse, view: ScoreView, canvas: Canvas | None = None) -> T
     many = Canvas(*(value.expand(int(begun.sum()), *value.shape[1:]) for value in vars(canvas).values()))
     state = start(view, many, x_NL[begun])
     return enumerate_walk(sampler.walk(view, state), weight_N[begun], view.graph)
+
+
+@torch.no_grad()
+def blocks_law(sampler: Blockwise, view: BlockView, blocks: int) -> Tensor:
+    """The law over V^(blocks · size) of what ``sampler``, around a `Reverse`, writes: Π of its blocks' own laws.
+
+    Costs an enumeration for each text of all blocks but the last.
+    """
+
+    def after(context: Any, left: int) -> Tensor:
+        inner = cast("Reverse", sampler.inner)
+        law = law_of(inner, view.block(context))[(slice(view.vocab),) * view.size]
+        if left == 1:
+            return law
+        texts = [
+            law[tuple(x_S)] * after(view.commit(x_S[None], context), left - 1)
+            for x_S in every_state(view.vocab, view.size)
+        ]
+        return torch.stack(texts).reshape(*law.shape, *texts[0].shape)
+
+    return after(view.start(1, sampler.cache), blocks)
 
 
 def enumerate_walk(walk: Walk, weight_B: Tensor, graph: Graph) -> Tensor:

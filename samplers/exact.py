@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from graphs.base import Graph, Noise
-from samplers.base import Look, NextTokenView, ScoreView, Stats
+from samplers.base import HintedView, Look, NextTokenView, Stats
 from workbench.core.errors import WorkbenchError
 
 CPU = torch.device("cpu")
 
 
-class ExactView(ScoreView):
+class ExactView(HintedView):
     """The exact score of a joint law p0 over V^L, all of it positive; S^L numbers a noise level."""
 
     def __init__(self, graph: Graph, noise: Noise, joint: Tensor) -> None:
@@ -115,7 +115,7 @@ class ExactLook(Look):
         return found
 
 
-class IidView(ScoreView):
+class IidView(HintedView):
     """The exact score of independent positions with one law over the vocabulary, however large."""
 
     def __init__(self, graph: Graph, noise: Noise, p_V: Tensor, length: int, chunk: int = 64) -> None:

@@ -6,14 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from graphs.base import Graph
-from samplers.base import Predictor
+from samplers.base import Lens, Predictor, ScoreView
 from workbench.core.errors import Problem
 from workbench.core.spec import Node
 
 
 def misfits_of(node: Node, root: Node) -> Iterator[Problem]:
     """Predictors, correctors, shapers and lenses of a sampler that do not fit the recipe's graph or one another."""
-    found = root.find("process.graph") or root.find("graph")
+    yield from _views(node.settings["lenses"], root)
+    found = root.under("process", "graph") or root.find("graph")
     if found is None:
         return
     graph = cast("type[Graph]", found.part)
@@ -63,6 +64,27 @@ def _sights(rules: Sequence[Node], graph: type[Graph], root: Node) -> Iterator[P
                 f"predictor {rule.type_name!r} reads the law of settled tokens given the others, and backbone "
                 f"{net.type_name!r} sees them. What would fit: a backbone whose sight is 'others' (hollow), or a "
                 f"corrector without that need: {', '.join(sorted(able))}.",
+            )
+
+
+def _views(lenses: Sequence[Node], root: Node) -> Iterator[Problem]:
+    """Lenses that ask more of a view than a score: of a process that does not offer it, or of another lens."""
+    process = cast("Any", root.find("process"))
+    for place, child in enumerate(lenses):
+        needs = cast("type[Lens]", child.part).needs
+        if needs is ScoreView:
+            continue
+        if process is not None and not issubclass(process.part.offers, needs):
+            able = [one for one in process.part.registered.values() if issubclass(one.offers, needs)]
+            yield Problem(
+                child.path,
+                f"lens {child.part.type_name!r} needs a {needs.__name__}, and process {process.part.type_name!r} "
+                f"offers a {process.part.offers.__name__}. {_these('Processes', able)}",
+            )
+        if place:
+            yield Problem(
+                child.path,
+                f"lens {child.part.type_name!r} looks at the network itself, not through another lens: put it first",
             )
 
 

@@ -92,6 +92,11 @@ class Guided(Look):
         self.looks, self.w = (with_prompt, without), w
         self.x_BL, self.sigma_B = with_prompt.x_BL, with_prompt.sigma_B
 
+    def expect(self, rows_R: Tensor) -> None:
+        """Both."""
+        for look in self.looks:
+            look.expect(rows_R)
+
     def log_score(self, rows_R: Tensor) -> Tensor:
         """Mixed as logs, not normalised."""
         return self._mixed(*(look.log_score(rows_R) for look in self.looks))

@@ -32,6 +32,8 @@ def race(state: State, law: Law, rng: Rng, graph: Graph, chunk: int) -> Drawn:
         return draw(state, law, rng, graph, chunk)
     index_R = torch.arange(rows_R.numel())
     leave_R = law.leave_R.to("cpu", torch.float64)
+    if law.expect is not None:
+        law.expect(index_R)
     if law.exact is not None:
         leave_R = torch.minimum(leave_R, torch.cat([law.exact(piece).cpu() for piece in index_R.split(chunk)]))
     require_numbers(leave_R, state)

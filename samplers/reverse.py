@@ -53,12 +53,19 @@ class Turn(NamedTuple):
 
 
 def turns(
-    predictor: Predictor, grid: Sequence[float], correctors: Sequence[Predictor] = (), cleanup: Predictor | None = None
+    predictor: Predictor,
+    grid: Sequence[float],
+    correctors: Sequence[Predictor] = (),
+    cleanup: Predictor | None = None,
+    clock: Sequence[float] | None = None,
 ) -> list[Turn]:
-    """All laws of a walk down ``grid``: after each step the correctors, after the last the clean-up to 0."""
+    """All laws of a walk down ``grid``: after each step the correctors, after the last the clean-up to 0.
+
+    ``clock``: the times that correctors hear, one a time of the grid, where the predictor has a pace of its own.
+    """
     steps: list[tuple[Predictor, float, float]] = []
-    for t, s in itertools.pairwise(grid):
-        steps += [(predictor, t, s), *((corrector, s, s) for corrector in correctors)]
+    for (t, s), now in zip(itertools.pairwise(grid), (clock or grid)[1:], strict=True):
+        steps += [(predictor, t, s), *((corrector, now, now) for corrector in correctors)]
     if cleanup is not None:
         steps.append((cleanup, grid[-1], 0.0))
     return [Turn(rule, stage, t, s) for rule, t, s in steps for stage in range(rule.stages)]
@@ -118,8 +125,9 @@ class Reverse(Sampler):
 
     def plan(self, view: ScoreView) -> list[Turn]:
         """The laws of this sampler on a view's noise schedule."""
-        grid = self.times.grid(self.predictor.steps(self.steps, view.length), view.noise).tolist()
-        return turns(self.predictor, grid, self.correctors, self.cleanup)
+        grid = self.times.grid(self.predictor.steps(self.steps, view.length), view.noise)
+        clock = self.predictor.clock(grid, view)
+        return turns(self.predictor, grid.tolist(), self.correctors, self.cleanup, clock.tolist())
 
     def begin(self, view: ScoreView, canvas: Canvas, rng: Rng) -> State:
         """The state at t = 1: noise at the free positions, the canvas's tokens at the fixed ones.
@@ -182,9 +190,7 @@ def start(view: ScoreView, canvas: Canvas, noise_BL: torch.Tensor) -> State:
     batch, length = canvas.x_BL.shape
     if length > view.length:
         raise WorkbenchError(f"the canvas has {length} positions, the model {view.length}: write on fewer")
-    given = canvas.x_BL[canvas.fixed_BL]
-    if bool(((given < 0) | (given >= view.vocab)).any()):
-        raise WorkbenchError(f"the canvas fixes ids outside the vocabulary 0 … {view.vocab - 1}")
+    canvas.require_tokens(view.vocab)
     x_BL = torch.where(canvas.fixed_BL, canvas.x_BL, noise_BL)
     free_BL = ~canvas.fixed_BL
     ones_B = torch.ones(batch, dtype=torch.float64)

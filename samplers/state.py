@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from samplers.views import Look
+from workbench.core.errors import WorkbenchError
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,9 @@ class Law:
 
     ``choice``: only rows chosen together may move; those then leave with ``leave_R``. ``exact(subset)``: P(leave) of
     rows, float64 [r], where ``leave_R`` is but a bound of it that costs nothing: asked for the rows whose number
-    falls below the bound (thinning). ``notes``: the name under which the state's memory keeps, [B, L] float64, log
-    of the probability with which ``target`` drew each position's present state.
+    falls below the bound (thinning). ``expect(subset)``: told of all rows that ``target`` or ``exact`` is to be asked
+    for, before the first piece of them (see `Look.expect`). ``notes``: the name under which the state's memory keeps,
+    [B, L] float64, log of the probability with which ``target`` drew each position's present state.
     """
 
     rows_R: Tensor
@@ -88,6 +91,7 @@ class Law:
     memory: Mapping[str, Tensor] = field(default_factory=dict)
     choice: Choice | None = None
     exact: Callable[[Tensor], Tensor] | None = None
+    expect: Callable[[Tensor], None] | None = None
     notes: str = ""
 
 
@@ -107,6 +111,20 @@ class Canvas:
             torch.zeros(batch, length, dtype=torch.bool),
             torch.arange(first, first + batch),
         )
+
+
+    def require_tokens(self, vocab: int) -> None:
+        """Raises ``WorkbenchError`` where something is fixed that is no token."""
+        given = self.x_BL[self.fixed_BL]
+        if bool(((given < 0) | (given >= vocab)).any()):
+            raise WorkbenchError(f"the canvas fixes ids outside the vocabulary 0 … {vocab - 1}")
+
+    def pieces(self, size: int) -> Iterator[Canvas]:
+        """Canvases of ``size`` positions, the last one filled up by free positions."""
+        more = -self.x_BL.shape[1] % size
+        x_BL, fixed_BL = F.pad(self.x_BL, (0, more)), F.pad(self.fixed_BL, (0, more))
+        for x_BS, fixed_BS in zip(x_BL.split(size, 1), fixed_BL.split(size, 1), strict=True):
+            yield Canvas(x_BS, fixed_BS, self.seq_B)
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,22 @@ class Look(ABC):
         """
         return torch.logsumexp(self.log_score(rows_R)[:, :vocab], -1).double()
 
+    def bounds_total(self) -> bool:
+        """Whether ``log_total_bound`` and ``log_total_noted`` can be asked."""
+        return False
+
+    def log_total_bound(self, rows_R: Tensor, vocab: int, notes_BLK: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(never less than ``log_total``, [R] float64, at a cost without the vocabulary; the notes it was read from).
+
+        ``notes_BLK``: what ``log_total_noted`` of this look or of earlier ones left, None for none yet. A bound holds
+        whatever stands in the notes; it is the closer, the less a row has changed since its sum was taken.
+        """
+        raise NotImplementedError(f"{type(self).__name__} bounds no sums")
+
+    def log_total_noted(self, rows_R: Tensor, vocab: int, notes_BLK: Tensor) -> Tensor:
+        """``log_total``, and writes down in ``notes_BLK`` what later looks bound it by."""
+        raise NotImplementedError(f"{type(self).__name__} bounds no sums")
+
     def others(self, rows_R: Tensor) -> Tensor:
         """log law of the clean token given the others, also at *settled* positions of a masked graph, [R, V].
 
@@ -79,6 +95,12 @@ class Look(ABC):
 
         return Stats(*rows_map(of, rows_R, chunk).unbind(-1))
 
+    def expect(self, rows_R: Tensor) -> None:
+        """Told on the host (int64) which rows are about to be asked, all pieces together: a look may leave out texts
+        that have none of them. Before other rows are asked, those are told too; untold, all may be.
+        """
+        return
+
     @abstractmethod
     def select(self, parent_B: Tensor) -> Look:
         """The look of a batch whose row b descends from row ``parent_B[b]`` of this one."""
@@ -90,6 +112,8 @@ class ScoreView(View):
     graph: Graph
     noise: Noise
     chunk: int
+    partial: bool = True
+    """Whether a look may read some texts of its batch alone; not beside a cache of the whole batch."""
 
     def sigma(self, t_B: Tensor) -> Tensor:
         """σ at times ``t_B`` (float64, host). Time 0 is clean text: σ = 0 wherever the schedule starts."""
@@ -103,6 +127,17 @@ class ScoreView(View):
         """
 
 
+class HintedView(ScoreView):
+    """A denoiser that may hear what it expects itself: a network so trained, or a law that learns nothing by it."""
+
+    def hinted(self, x_BL: Tensor, sigma_B: Tensor, told_B: Tensor | None = None) -> Look:
+        """As ``look``, after a hint of what a look without one says at masks: of a network two calls.
+
+        Plainly a look where the view knows the law itself.
+        """
+        return self.look(x_BL, sigma_B, told_B)
+
+
 class NextTokenView(View):
     """A left-to-right model as a law of the next token."""
 
@@ -113,6 +148,27 @@ class NextTokenView(View):
     @abstractmethod
     def next(self, x_Bn: Tensor, cache: Any) -> tuple[Tensor, Any]:
         """Append ``x_Bn`` (n ≥ 0 tokens): (log law of the token after them, [B, V]; the longer cache)."""
+
+
+class BlockView(View):
+    """A model that writes block after block of ``size`` tokens, each as a score given the finished ones before it.
+
+    A *context* is what it knows of finished blocks: a value, which stays valid after a longer one was made of it.
+    """
+
+    size: int
+
+    @abstractmethod
+    def start(self, batch: int, keep: bool = True) -> Any:
+        """The context of ``batch`` texts without a finished block. ``keep``: in a cache, where the network has one."""
+
+    @abstractmethod
+    def block(self, context: Any) -> ScoreView:
+        """The score of the block after the context; its calls count as this view's too."""
+
+    @abstractmethod
+    def commit(self, x_BS: Tensor, context: Any) -> Any:
+        """The context with one more finished block (clean tokens, any device)."""
 
 
 def rows_map(fn: Callable[[Tensor], Tensor], rows_R: Tensor, chunk: int) -> Tensor:

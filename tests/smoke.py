@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import json
 from pathlib import Path
 
 import numpy as np
 
 from workbench import experiment
 from workbench.core.rng import Rng
+from workbench.core.tree import load_tree
 from workbench.recipe import load
 from workbench.run import RunFolder
 
@@ -35,11 +37,20 @@ def prose(folder: Path) -> list[str]:
 
 
 def smoke_run(name: str, folder: Path, cache: Path) -> RunFolder:
-    """The finished run of ``recipes/smoke/<name>.yaml``; the first who asks trains it, others wait for it."""
+    """The finished run of ``recipes/smoke/<name>.yaml``; the first who asks trains it, others wait for it.
+
+    A recipe that starts from another smoke recipe's run starts from that one's run here.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    file = RECIPES / "smoke" / f"{name}.yaml"
+    overrides = [*EXACT, *prose(folder / name)]
+    if start := load_tree(file).get("start"):
+        parent = Path(start["recipe"]).stem
+        smoke_run(parent, folder, cache)
+        overrides.append(f"start.changes={json.dumps([*EXACT, *prose(folder / parent)])}")
     with open(folder / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        resolved = load(RECIPES / "smoke" / f"{name}.yaml", [*EXACT, *prose(folder / name)])
+        resolved = load(file, overrides)
         run = experiment.create(resolved, folder / "runs")
         experiment.train(run, resolved, cache, quiet=True)
         if not run.results.is_file():

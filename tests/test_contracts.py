@@ -25,9 +25,10 @@ from workbench.train.schedules import Schedule, Warmup
 
 index.import_parts()
 ELSEWHERE = {"process": "by their laws and likelihoods", "sampler": "by their parts and laws"}
+ELSEWHERE |= {"launcher": "by grids that run"}
 """Kinds whose parts are tested as wholes, and how."""
 BESIDE = {"backbone", "mixer", "conditioning", "graph", "noise", "predictor", "shaper", "times", "metric"}
-BESIDE |= {"order", "lens", "target"}
+BESIDE |= {"order", "lens", "target", "judge"}
 """Kinds whose contract tests stand beside their own (tests/backbones, tests/graphs …)."""
 NETWORK = {"hub", "openwebtext"}
 """Corpora that lie elsewhere."""

@@ -15,6 +15,7 @@ from tests.documents import CODE, LINK, ROOT, commands, documents, split, workbe
 from workbench.cli import main as entry
 from workbench.cli.main import COMMANDS, main
 from workbench.core.index import scan
+from workbench.core.reading import read_yaml
 from workbench.recipe import load
 
 README = ROOT / "README.md"
@@ -93,7 +94,9 @@ def runs(document: Path) -> dict[str, tuple[Path, list[str]]]:
     found: dict[str, tuple[Path, list[str]]] = {
         load(path).name: (path, [])
         for path in files
-        if path.name != "base.yaml" and path.parent.name not in ("base", "grids", "audits", "tasks")
+        if path.name != "base.yaml"
+        and path.parent.name not in ("base", "audits", "tasks")
+        and "axes" not in read_yaml(path)
     }
     for _, words in commands(document):
         names = [word.removeprefix("name=") for word in words if word.startswith("name=")]

@@ -18,7 +18,10 @@ CORE, KERNELS, PROCESSES = "workbench.core", "workbench.kernels", "workbench.pro
 DATA, TRAIN, METRICS = "workbench.data", "workbench.train", "workbench.metrics"
 ASSEMBLY = tuple(
     f"workbench.{name}"
-    for name in ("recipe", "assemble", "run", "evaluate", "experiment", "drawing", "check", "match", "publish")
+    for name in (
+        "recipe", "assemble", "run", "evaluate", "experiment", "drawing", "check", "judging", "match", "opening",
+        "publish", "solving", "start",
+    )
 )
 ABOVE = tuple(f"workbench.{name}" for name in ("grid", "launch", "report", "audit", "tasks"))
 BELOW_DATA = (CORE, KERNELS, "graphs", "samplers", PROCESSES)
@@ -128,7 +131,7 @@ def test_no_hasattr_and_no_utils(file):
     assert [f"{file}:{call.lineno}" for call in calls if call.func.id == "hasattr"] == []
 
 
-WORDS = {"none", "text", "uniform", "bytes", "plain", "mask", "cosine", "left", "all"}
+WORDS = {"none", "text", "uniform", "bytes", "plain", "mask", "cosine", "left", "all", "run"}
 """Names of parts that are words of their own elsewhere (a sight, a mode, a file's suffix)."""
 
 

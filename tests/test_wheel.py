@@ -73,7 +73,7 @@ def test_what_the_wheel_holds(wheel):
     assert "workbench = workbench.cli.main:main" in scripts
     assert f"\nVersion: {__version__}\n" in metadata
     assert "\nRequires-Python: >=3.10\n" in metadata
-    for extra in ("cuda", "eval", "hub", "slurm", "test"):
+    for extra in ("cuda", "eval", "hub", "test"):
         assert f"\nProvides-Extra: {extra}\n" in metadata
     assert not re.search(r"^Requires-Dist:.*(git\+|file:| @ )", metadata, re.MULTILINE), "installs from an index alone"
 

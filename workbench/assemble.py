@@ -98,7 +98,8 @@ def start_at_unigram(made: Model, counts_V: npt.NDArray[np.int64]) -> None:
     """Set the head's bias to the frequencies of tokens (one added to each count).
 
     Raises:
-        WorkbenchError: the head has no bias (it is tied), or the readout cannot say a law by a constant.
+        WorkbenchError: the head has no bias (it is tied), or the readout cannot say a law by a constant (of a plug-in
+            that did not declare it: resolving refuses such a recipe before).
     """
     share_V = torch.from_numpy(counts_V).double() + 1
     bias = made.process.unigram_bias(share_V / share_V.sum())

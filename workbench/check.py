@@ -34,10 +34,10 @@ STATE_BYTES = 16
 class Estimate:
     """The cost of a recipe.
 
-    ``parameters`` and ``non_embedding``: how many. ``flops_per_token``: forward, head included; training
-    takes three times as much. ``training_bytes``: weights, gradients, optimizer, average, activations of one
-    micro-batch and two chunks of head outputs, all in fp32. ``vocab``: tokens; ``vocab_assumed`` where the
-    text decides and 256 is a guess. ``tokens_per_step``: of one update.
+    ``parameters`` and ``non_embedding``: how many. ``flops_per_token``: forward, head included; training takes three
+    times as much, for each of the ``copies`` that the network reads of a sequence. ``training_bytes``: weights,
+    gradients, optimizer, average, activations of one micro-batch and two chunks of head outputs, all in fp32.
+    ``vocab``: tokens; ``vocab_assumed`` where the text decides and 256 is a guess. ``tokens_per_step``: of one update.
     """
 
     parameters: int
@@ -47,6 +47,7 @@ class Estimate:
     tokens_per_step: int
     vocab: int
     vocab_assumed: bool
+    copies: int
 
 
 def estimate(resolved: Resolved) -> Estimate:
@@ -84,21 +85,24 @@ def _estimate(resolved: Resolved) -> Estimate:
         parameters=parameters.total,
         non_embedding=parameters.non_embedding,
         flops_per_token=flops_per_token(made.backbone, made.length),
-        training_bytes=state + chunk + _activation_bytes(made.backbone, micro_batch, made.length),
+        training_bytes=state + chunk + _activation_bytes(made.backbone, made.copies * micro_batch, made.length),
         tokens_per_step=train["batch"] * made.length,
         vocab=made.vocab,
         vocab_assumed=made.assumed,
+        copies=made.copies,
     )
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """A recipe's backbone on the meta device. ``vocab`` tokens, ``assumed`` where the text decides; ``length``."""
+    """A recipe's backbone on the meta device. ``vocab`` tokens, ``assumed`` where the text decides; ``length``;
+    ``copies`` of a sequence that it reads in training."""
 
     backbone: Backbone
     vocab: int
     assumed: bool
     length: int
+    copies: int
 
 
 def sketch(resolved: Resolved, length: int | None = None) -> Sketch:
@@ -112,7 +116,7 @@ def sketch(resolved: Resolved, length: int | None = None) -> Sketch:
     shape = {"states": process.states, "outputs": process.outputs, "length": length}
     with torch.device("meta"):
         backbone: Backbone = build(settings["backbone"], shape)
-    return Sketch(backbone, vocab, planned is None, length)
+    return Sketch(backbone, vocab, planned is None, length, process.copies)
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,15 @@ import numpy as np
 import torch
 
 from samplers.base import Canvas
+from workbench import assemble
 from workbench.core.errors import WorkbenchError
 from workbench.data.base import Tokenizer
-from workbench.experiment import Opened, open_trained
+from workbench.opening import Opened, open_trained
 
 GAP = re.compile(r" ?(_{2,})")
 """A gap of a template, with the space before it, which byte-level tokens carry themselves."""
+LONGEST = 1 << 16
+"""Tokens of a text by a sampler that is not bound to the length trained on."""
 NUMBERS = 1 << 62
 """Sequences are numbered below this."""
 
@@ -82,16 +85,19 @@ def template(
         _require_text(text)
     opened = open_trained(path, which, overrides)
     tokenizer, block = opened.model.tokenizer, opened.model.length
+    free = assemble.sampler(opened.resolved).any_length
+    most = LONGEST if free else block
     if infill is not None:
         tokens = gapped(infill, tokenizer)
         if length is not None and length < len(tokens):
             raise WorkbenchError(f"--infill is {len(tokens)} tokens, more than --length {length}: leave --length out")
         tokens += [-1] * ((length or 0) - len(tokens))
     else:
-        tokens = [-1] * (block if length is None else max(0, min(length, block + 1)))
-    if not 0 < len(tokens) <= block:
+        tokens = [-1] * (block if length is None else max(0, min(length, most + 1)))
+    if not 0 < len(tokens) <= most:
         asked = len(tokens) if infill is not None else length
-        raise WorkbenchError(f"{asked} tokens to write on; this run was trained on blocks of 1 to {block}")
+        limit = f"this sampler writes 1 to {most}" if free else f"this run was trained on blocks of 1 to {block}"
+        raise WorkbenchError(f"{asked} tokens to write on; {limit}")
     for position, text in pieces:
         _lay(tokens, position, text, tokenizer.encode(text).tolist())
     if -1 not in tokens:

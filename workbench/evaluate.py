@@ -6,6 +6,7 @@ on common random numbers.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,12 +20,16 @@ from samplers.base import Canvas, Sampler, Samples
 from workbench.assemble import Model
 from workbench.core.errors import WorkbenchError
 from workbench.core.rng import Rng
-from workbench.data.base import Corpus
+from workbench.data.base import Corpus, Tokenizer
 from workbench.data.section import Prepared
 from workbench.data.windows import Blocks
-from workbench.metrics.base import Cost, Drawn, Evaluation, Evidence, HeldOut, Texts, needed
+from workbench.metrics.base import Continued, Cost, Drawn, Evaluation, Evidence, HeldOut, Prompts, Texts, needed
 from workbench.metrics.diversity import word_set
+from workbench.metrics.solving import Attempts, Solving
+from workbench.solving import attempts_at
 
+EOS = "\n\n"
+"""What the end of a document is shown as, to readers and to judges: an empty line."""
 Tell = Callable[[str, float], None]
 """``tell(what, share done)``."""
 
@@ -58,7 +63,7 @@ class Examiner:
 
     def evidence(self, evaluation: Evaluation, tell: Tell = silent) -> Evidence:
         """What the evaluation's metrics look at, gathered when first asked for. Weights: those in the shell now."""
-        wanted = needed(evaluation.metrics)
+        wanted, prompts = needed(evaluation.metrics), evaluation.prompts
         data = self._data()
         return Evidence(
             bound=(lambda: self.held_out(evaluation, tell)) if "bound" in wanted else None,
@@ -67,6 +72,9 @@ class Examiner:
             unigram=data.train.counts,
             known_words=lambda: word_set(self.corpus.documents("train")),
             cost=self.cost,
+            judge=evaluation.judge,
+            continuations=(lambda: self.continued(prompts, evaluation.batch, tell)) if prompts is not None else None,
+            attempts=None if (solving := evaluation.solving) is None else (lambda: self.attempted(solving, tell)),
         )
 
     def held_out(self, evaluation: Evaluation, tell: Tell = silent) -> HeldOut:
@@ -94,19 +102,63 @@ class Examiner:
 
     def drawn(self, count: int, batch: int, tell: Tell = silent) -> Drawn:
         """``count`` unconditional samples, ``batch`` at a time; sequence i gets the numbers of sequence i."""
-        found: list[Samples] = []
-        numbers = np.arange(count)
-        for piece in _pieces(numbers, batch):
-            done, more = int(piece[0]), len(piece)
+        return self.filled(Canvas.blank(count, self.model.length), batch, tell)
 
-            def heard(share: float, done: int = done, more: int = more) -> None:
+    def continued(self, prompts: Prompts, batch: int, tell: Tell = silent) -> dict[str, Continued]:
+        """What is made of each kind of prompt, from the same blocks for all of them.
+
+        The e-th sequence of prompt p gets the numbers of sequence p · each + e whatever is given: kinds of prompts,
+        and runs of one seed, are compared on common random numbers.
+        """
+        blocks, tokenizer = self._data().valid, self.model.tokenizer
+        chosen = spread(prompts.count, len(blocks))
+        real_PT = blocks[chosen][:, : prompts.total or None]
+        found = {}
+        for name, (before, after) in prompts.ends().items():
+            width = real_PT.shape[1]
+            if before + after >= width:
+                raise WorkbenchError(f"prompts: {before + after} tokens given of {width} leave nothing to write")
+            fixed = np.zeros_like(real_PT, dtype=bool)
+            fixed[:, :before] = True
+            fixed[:, width - after :] = True
+
+            def heard(what: str, share: float, name: str = name) -> None:
+                tell(f"continuations {name}", share)
+
+            x_BT, fixed_BT = (torch.from_numpy(np.repeat(a, prompts.each, axis=0)) for a in (real_PT * fixed, fixed))
+            canvas = Canvas(x_BT, fixed_BT, torch.arange(len(x_BT)))
+            drawn = self.filled(canvas, batch, heard, "continuation")
+            given = np.ascontiguousarray(np.where(fixed, real_PT, -1))
+            found[name] = Continued(
+                before=before,
+                after=after,
+                each=prompts.each,
+                drawn=drawn,
+                real=texts_of(real_PT, tokenizer),
+                given=[tokenizer.decode(row[:before], eos=EOS) for row in real_PT],
+                drawn_rest=[tokenizer.decode(row[before:], eos=EOS) for row in drawn.tokens_NL],
+                real_rest=[tokenizer.decode(row[before:], eos=EOS) for row in real_PT],
+                key=hashlib.sha256(tokenizer.digest().encode() + given.tobytes()).hexdigest()[:16],
+            )
+        return found
+
+    def filled(self, canvas: Canvas, batch: int, tell: Tell = silent, stream: str = "sample") -> Drawn:
+        """A canvas filled ``batch`` sequences at a time."""
+        found: list[Samples] = []
+        count = len(canvas.seq_B)
+        for start in range(0, count, batch):
+            rows = slice(start, start + batch)
+            piece = Canvas(canvas.x_BL[rows], canvas.fixed_BL[rows], canvas.seq_B[rows])
+
+            def heard(share: float, done: int = start, more: int = len(piece.seq_B)) -> None:
                 tell("samples", (done + share * more) / count)
 
-            found.append(self.draw(Canvas.blank(more, self.model.length, first=done), heard))
-        tokens = np.concatenate([samples.tokens_BL.numpy() for samples in found])
+            found.append(self.draw(piece, heard, stream))
+        drawn = texts_of(np.concatenate([samples.tokens_BL.numpy() for samples in found]), self.model.tokenizer)
         return Drawn(
-            tokens_NL=tokens,
-            texts=[self.model.tokenizer.decode(row, eos="\n\n") for row in tokens],
+            tokens_NL=drawn.tokens_NL,
+            texts=drawn.texts,
+            tokenizer=drawn.tokenizer,
             seconds=math.fsum(samples.seconds for samples in found),
             calls=float(np.mean([samples.calls for samples in found])),
             batch=batch,
@@ -114,11 +166,19 @@ class Examiner:
             device=f"{self.device}, {self.precision}",
         )
 
-    def draw(self, canvas: Canvas, progress: Callable[[float], None] | None = None) -> Samples:
-        """Fill a canvas."""
+    def attempted(self, solving: Solving, tell: Tell = silent) -> Attempts:
+        """Attempts at held-out puzzles."""
+        blocks = self._data().valid
+        chosen = spread(solving.instances, len(blocks))
+        return attempts_at(self, solving, blocks[chosen], chosen, lambda share: tell("puzzles", share))
+
+    def draw(
+        self, canvas: Canvas, progress: Callable[[float], None] | None = None, stream: str = "sample"
+    ) -> Samples:
+        """Fill a canvas. ``stream``: whose random numbers."""
         with torch.no_grad(), self.autocast():
             view = self.model.process.view(self.model.shell)
-            return self.sampler.draw(view, canvas, self.rng.child("sample"), progress)
+            return self.sampler.draw(view, canvas, self.rng.child(stream), progress)
 
     def _data(self) -> Prepared:
         if self.data is None:
@@ -133,8 +193,13 @@ class Examiner:
 def real_texts(blocks: Blocks, count: int) -> Texts:
     """``count`` held-out blocks as texts, evenly spread (all where there are fewer)."""
     chosen = spread(count, len(blocks))
-    tokens = blocks[chosen]
-    return Texts(tokens, [blocks.tokenizer.decode(row, eos="\n\n") for row in tokens])
+    return texts_of(blocks[chosen], blocks.tokenizer)
+
+
+def texts_of(tokens_NL: npt.NDArray[np.int64], tokenizer: Tokenizer) -> Texts:
+    """Token ids beside the texts that they stand for."""
+    texts = [tokenizer.decode(row, eos=EOS) for row in tokens_NL]
+    return Texts(tokens_NL, texts, tokenizer=tokenizer.digest())
 
 
 def cost_of(log: Sequence[Mapping[str, Any]], model: Model, device: str) -> Cost:

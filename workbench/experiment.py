@@ -1,12 +1,10 @@
-"""What one does with a recipe: train it into a run folder, open the run again, evaluate it, draw from it."""
+"""What one does with a recipe: train it into a run folder, and evaluate the run."""
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +13,23 @@ from torch import nn
 
 from workbench import assemble
 from workbench.assemble import Model
-from workbench.core.errors import WorkbenchError
 from workbench.core.files import read_json, write_json
 from workbench.core.loading import Resolved
 from workbench.core.rng import Rng
 from workbench.data.base import Progress
 from workbench.data.section import Prepared
 from workbench.data.windows import Windows
-from workbench.evaluate import Examiner, Tell, cost_of, silent
+from workbench.evaluate import Examiner, Tell, silent
 from workbench.kernels import dispatch
 from workbench.metrics.base import Evaluation, Evidence, measure
 from workbench.metrics.results import Results
 from workbench.metrics.value import Value
-from workbench.recipe import load
+from workbench.opening import load_trained, reopen
 from workbench.run import RunError, RunFolder
+from workbench.start import NOTE, note, parent_run, put
 from workbench.train.base import Evaluator
-from workbench.train.checkpoint import load_weights
-from workbench.train.log import read_log
 from workbench.train.loop import Trainer
-from workbench.train.machine import choose_device, choose_precision, settle
+from workbench.train.machine import settle
 from workbench.train.parallel import Parallel, join, leave
 
 DATA = "data.json"
@@ -47,19 +43,6 @@ def create(resolved: Resolved, root: Path | str = "runs") -> RunFolder:
     """The run folder of a recipe: made, or the one it has."""
     plugins = [plugin.path for plugin in resolved.plugins]
     return RunFolder.create(resolved.name, resolved.hash, root, resolved.text(), plugins)
-
-
-def reopen(path: Path | str, overrides: Iterable[str] = ()) -> tuple[RunFolder, Resolved]:
-    """A run and its recipe, from the folder alone; ``overrides`` as in training (``sampler.steps=32``).
-
-    Raises:
-        RunError: no run is there.
-        WorkbenchError: its recipe is gone, damaged, or no longer resolves (the package has changed).
-    """
-    run = RunFolder(Path(path))
-    if not run.resolved.is_file():
-        raise WorkbenchError(f"{run.path} has lost its resolved.yaml; train the recipe again")
-    return run, load(run.resolved, overrides)
 
 
 def evaluated(run: RunFolder, resolved: Resolved) -> bool:
@@ -106,13 +89,15 @@ def train(
                         f"{run.resolved} is not the recipe that this run was begun with (hash {resolved.hash}, then "
                         f"{run.hash}): undo the change, or train it as a recipe of its own"
                     )
-                data = assemble.prepare(resolved, cache, tell, run.path)
+                parent = parent_run(resolved, run)
+                folder = run.path if parent is None or (run.path / assemble.TOKENIZER).is_dir() else parent.path
+                data = assemble.prepare(resolved, cache, tell, folder)
                 require_same_text(run, data)
                 if parallel.lead:
                     data.tokenizer.save(run.path / assemble.TOKENIZER)
                     write_json(run.path / DATA, data.meta)
                 parallel.wait()
-                trainer(run, resolved, data, parallel, quiet).fit()
+                trainer(run, resolved, data, parallel, quiet, parent).fit()
     finally:
         leave()
     return parallel.lead
@@ -137,14 +122,27 @@ def require_same_text(run: RunFolder, data: Prepared) -> None:
 
 
 def trainer(
-    run: RunFolder, resolved: Resolved, data: Prepared, parallel: Parallel | None = None, quiet: bool = False
+    run: RunFolder,
+    resolved: Resolved,
+    data: Prepared,
+    parallel: Parallel | None = None,
+    quiet: bool = False,
+    parent: RunFolder | None = None,
 ) -> Trainer:
-    """The trainer of a run, with the recipe's evaluations that have a cadence."""
+    """The trainer of a run, with the recipe's evaluations that have a cadence.
+
+    ``parent``: the run whose weights it begins with, where it has no checkpoint of its own yet.
+    """
     settings = assemble.train_settings(resolved)
     settle(settings.threads)
     model = assemble.model(resolved, data.tokenizer)
     if settings.unigram_start:
         assemble.start_at_unigram(model, data.train.counts())
+    if parent is not None:
+        begun = put(resolved, parent, model.backbone)
+        if parallel is None or parallel.lead:
+            write_json(run.path / NOTE, begun)
+    model.process.begin(model.backbone)
     rng = assemble.streams(resolved)
     train_meta = data.meta["train"]
     made = Trainer(
@@ -154,7 +152,7 @@ def trainer(
         settings,
         rng,
         run,
-        bytes_per_token=train_meta["bytes"] / max(1, train_meta["tokens"]),
+        bytes_per_token=train_meta["bytes"] / max(1, train_meta["tokens"]) * model.process.loss_is_text,
         hparams=resolved.data,
         parallel=parallel,
         quiet=quiet,
@@ -190,61 +188,6 @@ def _texts(evaluation: Evaluation, evidence: Evidence) -> dict[str, Any]:
     if not evaluation.samples:
         return {}
     return {"texts": [text[:SHOWN_CHARACTERS] for text in evidence.samples.texts[:SHOWN_TEXTS]]}
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A trained run, ready to use: weights loaded (the averaged ones), in evaluation mode, on its device."""
-
-    run: RunFolder
-    resolved: Resolved
-    model: Model
-    device: torch.device
-    precision: str
-    step: int
-
-    def examiner(self, data: Prepared | None = None) -> Examiner:
-        """Evidence about it on prepared data (without data: samples only)."""
-        return Examiner(
-            self.model,
-            data,
-            assemble.data_of(self.resolved).corpus,
-            assemble.sampler(self.resolved),
-            assemble.streams(self.resolved).child("final"),
-            self.device,
-            self.precision,
-            cost_of(read_log(self.run.log), self.model, f"{self.device}, {self.precision}"),
-        )
-
-
-def open_trained(path: Path | str, which: str = "last", overrides: Iterable[str] = ()) -> Opened:
-    """Load a run's weights. ``which``: "last", "best" or a step; ``overrides``: settings that leave weights alone.
-
-    Raises:
-        WorkbenchError: the run has no usable checkpoint, or no tokenizer.
-    """
-    return load_trained(*reopen(path, overrides), which)
-
-
-def load_trained(run: RunFolder, resolved: Resolved, which: str = "last") -> Opened:
-    """The same with a recipe at hand, which may differ from the run's in what comes after training.
-
-    Raises:
-        WorkbenchError: the recipe is of other weights; the run has no usable checkpoint, or no tokenizer.
-    """
-    if resolved.hash != run.hash:
-        raise RunError(f"{run.path} was trained by another recipe (hash {run.hash}, here {resolved.hash})")
-    settings = assemble.train_settings(resolved)
-    settle(settings.threads)
-    device = choose_device(settings.device)
-    precision = choose_precision(settings.precision, device)[0]
-    model = assemble.model(resolved, assemble.kept_tokenizer(resolved, run.path))
-    found = load_weights(model.backbone, run.ckpt, which=which)
-    for problem in found.passed:
-        print(f"{run.path.name}: {problem}; the weights of step {found.step} are used", file=sys.stderr)
-    model.process.place(device)
-    model.shell.to(device).eval().requires_grad_(False)
-    return Opened(run, resolved, model, device, precision, found.step)
 
 
 def evaluate(
@@ -313,5 +256,6 @@ def examine(
             "seconds": round(time.monotonic() - began, 1),
             "kernels": dispatch.report(),
             "data": data.meta,
+            **note(run),
         },
     )

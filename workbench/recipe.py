@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import StringConstraints
 
 from backbones.base import Backbone
 from samplers.base import Sampler
 from workbench.core.bounds import Natural
+from workbench.core.errors import Problem, RecipeError
 from workbench.core.loading import Resolved, load_as
 from workbench.core.part import Section
 from workbench.core.places import recipes_folder
 from workbench.data.section import Data
 from workbench.metrics.base import Evaluation
 from workbench.processes.base import Process
+from workbench.start import Start, known_by_hash, require_same_tokens
 from workbench.train.section import Train
 
 __all__ = ["Recipe", "Resolved", "load"]
@@ -36,6 +38,7 @@ class Recipe(Section):
         sampler: how text is drawn.
         train: how the weights are found.
         evaluations: what is measured, by a name of your choice.
+        start: the trained run whose weights this one begins with; left out, they are drawn.
         seed: of all randomness.
         plugins: Python files with parts of your own, relative to this file.
     """
@@ -51,25 +54,45 @@ class Recipe(Section):
         sampler: Sampler,
         train: Train,
         evaluations: dict[str, Evaluation],
+        start: Start | None = None,
         seed: Natural = 0,
         plugins: list[str] | None = None,
     ) -> None:
         """Keep the settings."""
         self.name, self.data, self.backbone, self.process = name, data, backbone, process
-        self.sampler, self.train, self.evaluations = sampler, train, evaluations
+        self.sampler, self.train, self.evaluations, self.start = sampler, train, evaluations, start
         self.seed, self.plugins = seed, plugins
 
 
 def load(path: Path | str, overrides: Iterable[str] = ()) -> Resolved:
     """Load a recipe file with dotted overrides (``train.steps=100``).
 
-    A path that is not there is looked for among the shipped recipes: ``load("quickstart/sedd.yaml")``.
+    A path that is not there is looked for among the shipped recipes: ``load("quickstart/sedd.yaml")``. A recipe that
+    starts from another's run names it by that recipe; resolved, by its content hash.
 
     Raises:
         RecipeError: with every problem of the recipe.
         WorkbenchError: the file cannot be read.
     """
-    return load_as(Recipe, found(Path(path)), overrides)
+    return _load(found(Path(path)), tuple(overrides), ())
+
+
+def _load(path: Path, overrides: tuple[str, ...], below: tuple[Any, ...]) -> Resolved:
+    """``below``: the recipes, with what is changed in them, that begin where this one ends."""
+    parents: list[Resolved] = []
+    chain = (*below, (path.resolve(), overrides))
+
+    def parent(file: str, changes: Iterable[str]) -> Resolved:
+        wanted, asked = found(Path(file)), tuple(changes)
+        if (wanted.resolve(), asked) in chain:
+            raise RecipeError([Problem("start.recipe", f"a run cannot begin with its own weights ({wanted.name})")])
+        parents.append(_load(wanted, asked, chain))
+        return parents[-1]
+
+    resolved = load_as(Recipe, path, overrides, lambda tree: known_by_hash(tree, parent))
+    for one in parents:
+        require_same_tokens(resolved, one)
+    return resolved
 
 
 def found(path: Path) -> Path:

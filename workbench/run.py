@@ -106,10 +106,12 @@ class RunFolder:
         """
         try:
             facts = read_json(self.path / "status")
-            return {**facts, "name": facts["name"], "hash": facts["hash"], "state": facts["state"]}
+            known = {**facts, "name": facts["name"], "hash": facts["hash"], "state": facts["state"]}
+            int(known.get("step") or 0)  # what sorts runs by it need not ask again
+            return known
         except (FileNotFoundError, NotADirectoryError):
-            known = (self.path / "resolved.yaml").is_file()
-            lost = "; train its recipe again: what it holds is kept, and the file is made anew" * known
+            begun = (self.path / "resolved.yaml").is_file()
+            lost = "; train its recipe again: what it holds is kept, and the file is made anew" * begun
             raise RunError(f"{self.path} is no run folder (it has no status file){lost}") from None
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise RunError(
@@ -227,7 +229,7 @@ def is_held(lock: Path) -> bool:
 def find(digest: str, root: Path | str = "runs") -> list[RunFolder]:
     """Runs of a recipe under ``root``, whatever their names: finished ones first, then the furthest."""
     found = [run for run in every(root) if run.hash == digest]
-    return sorted(found, key=lambda run: (not run.finished, -int(run.read_status().get("step", 0)), run.path.name))
+    return sorted(found, key=lambda run: (not run.finished, -int(run.read_status().get("step") or 0), run.path.name))
 
 
 def every(root: Path | str = "runs") -> Iterator[RunFolder]:

@@ -17,8 +17,8 @@ from backbones.weights.mdlm import Mdlm
 class Bd3lm(Mdlm):
     """BD3-LM (Arriola et al. 2025): MDLM's network, trained to write block by block.
 
-    With blocks as long as the text (bd3lm-owt-block_size1024-pretrain) it is MDLM and can be used; shorter ones need a
-    process that there is none of here, and can be loaded into a backbone only.
+    With blocks as long as the text (bd3lm-owt-block_size1024-pretrain) it is MDLM and can be used; shorter ones are not
+    imported yet, and can be loaded into a backbone only.
     """
 
     model_types = frozenset({"bd3lm"})
@@ -38,9 +38,10 @@ class Bd3lm(Mdlm):
             return ""
         size = f"blocks of {block}" if block is not None else "blocks of a length that no config.json tells"
         return (
-            f"these weights write {size} tokens after clean blocks, and no process here trains or samples so. Import "
-            "weights whose block is the whole text (kuleshov-group/bd3lm-owt-block_size1024-pretrain), or load them "
-            "into a backbone of your own process by backbones.weights.bd3lm.Bd3lm().load(net, state)"
+            f"these weights write {size} tokens after clean blocks, which the import does not lay out for process "
+            "blocks yet. Import weights whose block is the whole text "
+            "(kuleshov-group/bd3lm-owt-block_size1024-pretrain), or load them into a blockwise backbone by "
+            "backbones.weights.bd3lm.Bd3lm().load(net, state)"
         )
 
     def config(self, recipe: Mapping[str, Any], vocab: int, eos: int) -> dict[str, Any]:

@@ -17,6 +17,10 @@ from workbench.core.errors import Problem
 if TYPE_CHECKING:
     from workbench.core.spec import Node
 
+NOTES = "analytic/sums"
+"""Where the memory of a walk keeps what bounds the sums. Notes are written in place as rows are asked: they are true of
+the network whatever the text, so that they change what a step costs and never what it draws."""
+
 
 @Predictor.register("analytic")
 class Analytic(Predictor):
@@ -27,13 +31,14 @@ class Analytic(Predictor):
     1 as 1 (``clipped`` says how much). On a blind graph it reads P(y) = (e^{σ_t − σ_s} − 1) · s_y. Shapers
     act there on the landing law and leave the pace alone; on other graphs use ``normalised`` with shapers.
 
-    Thinning (blind graphs): a calibrated network's P(leave) is known without it. A row is proposed with ``thin`` times
-    that, and only what is proposed is summed over the vocabulary, to be accepted with its own probability: the same
-    tokens by the same numbers, but where a row's sum is beyond the bound (``clipped`` counts that mass). Steps that
-    propose nothing ask nothing.
+    Only rows whose number falls below a bound of P(leave) are summed over the vocabulary, to be accepted with their
+    own probability: the same tokens by the same numbers. A network bounds each row's sum by the last one it took there
+    and how far its features have moved since (`workbench.processes.totals`); that is always true. With ``thin`` (blind
+    graphs) the bound is a guess that needs no network, ``thin`` times a calibrated one's P(leave): steps that propose
+    nothing ask nothing, and where a row's sum is beyond it the law is the bounded one (``clipped`` counts that mass).
 
     Settings:
-        thin: how far above the calibrated sum a row's may lie; left out, every masked row is summed
+        thin: how far above the calibrated sum a row's may lie; left out, bounds are never exceeded
     """
 
     shapes = "mask"
@@ -46,7 +51,7 @@ class Analytic(Predictor):
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
         """Thinning on a graph where no pace is known beforehand."""
         yield from super().misfits(node, root)
-        graph: Any = root.find("process.graph")
+        graph: Any = root.under("process", "graph")
         if node.settings["thin"] is not None and graph is not None and not graph.part.blind:
             yield Problem(
                 f"{node.path}.thin",
@@ -59,6 +64,8 @@ class Analytic(Predictor):
         look, rows_R = looks[stage], live_rows(state)
         if view.graph.blind and self.thin is not None:
             return self._thinned(self.thin, rows_R, look, state, view, shape)
+        if view.graph.blind and rows_R.numel() and look.bounds_total():
+            return self._bounded(rows_R, look, state, view, shape)
         if view.graph.blind:
             rows = device_rows(rows_R, state, view)
             factor_R = torch.expm1(rows.sigma_t_R - rows.sigma_s_R)
@@ -71,6 +78,25 @@ class Analytic(Predictor):
             return view.graph.reverse_from_score(log_score_RS, rows.x_R, *rows.sigmas(log_score_RS.dtype))
 
         return by_masses(masses, rows_R, state, view)
+
+    def _bounded(self, rows_R: Tensor, look: Look, state: State, view: ScoreView, shape: Shape | None) -> Law:
+        """The same law with a true bound in front of it."""
+        rows, vocab = device_rows(rows_R, state, view), view.graph.vocab
+        factor_R = torch.expm1(rows.sigma_t_R - rows.sigma_s_R)
+        log_R, notes_BLK = look.log_total_bound(rows.rows_R, vocab, state.memory.get(NOTES))
+        # inf − inf of a network that has diverged: such rows are asked, and say so
+        bound_R = (factor_R * log_R.exp()).nan_to_num(nan=1.0, posinf=1.0).clamp(max=1.0)
+        beyond = torch.zeros((), dtype=torch.float64, device=state.x_BL.device)  # rows below their bound add nothing
+
+        def exact(subset: Tensor) -> Tensor:
+            subset = subset.to(rows.rows_R.device, non_blocking=True)
+            mass_R = factor_R[subset] * look.log_total_noted(rows.rows_R[subset], vocab, notes_BLK).exp()
+            leave_R = mass_R.clamp(max=1.0)
+            beyond.add_((mass_R - leave_R).sum())
+            return leave_R
+
+        law = by_clean(rows_R, bound_R, look, state, shape, blind=False, clipped=beyond)
+        return replace(law, exact=exact, memory={NOTES: notes_BLK})
 
     def _thinned(
         self, thin: float, rows_R: Tensor, look: Look, state: State, view: ScoreView, shape: Shape | None

@@ -50,6 +50,12 @@ class Dndm(Predictor):
             leave_R = torch.where(before_R > 0, (before_R - after_R) / before_R, 1.0)
         return by_clean(rows_R, leave_R, looks[stage], state, shape, blind=True, clipped=0.0)
 
+    def clock(self, t: Tensor, view: ScoreView) -> Tensor:
+        """Where the schedule masks as many as the Beta law has left."""
+        if self.beta is None:
+            return t
+        return view.noise.time_at(-torch.log1p(-self._masked(t, view).clamp(max=1 - 1e-12))).clamp(0, 1)
+
     def _masked(self, t_B: Tensor, view: ScoreView) -> Tensor:
         """P(masked at t): the schedule's, or the Beta law's distribution function (a binomial sum)."""
         if self.beta is None:

@@ -1,8 +1,8 @@
-"""Laws out of what predictors compute: by the clean law on blind graphs, by off-diagonal masses elsewhere."""
+"""Laws out of what predictors compute: by the clean law or a leap on blind graphs, by masses elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -83,7 +83,52 @@ def by_clean(
     def target(subset: Tensor) -> Tensor:
         return shaped_clean(look, rows_R[subset].to(state.x_BL.device, non_blocking=True), state, shape)
 
-    return Law(rows_R, leave_R, target, blind=blind, clipped=clipped)
+    return Law(rows_R, leave_R, target, blind=blind, clipped=clipped, expect=lambda subset: look.expect(rows_R[subset]))
+
+
+def by_leap(
+    terms: Sequence[tuple[Look, Tensor]],
+    span_B: Tensor,
+    rows_R: Tensor,
+    state: State,
+    view: ScoreView,
+    shape: Shape | None,
+) -> Law:
+    """A τ-leap of masked rows over ``span_B`` (float64, host) by the rates μ(y) = (Σ weight · score(y))₊.
+
+    ``terms``: looks and their weights, float64 [R] on the host. A row leaves with probability 1 − exp(−span · Σμ) and
+    lands by μ, shaped. ``clipped``: what the clamp adds to span · Σμ, summed over rows.
+    """
+    if rows_R.numel() == 0:  # nothing left to write: the network is not asked
+        return Law(rows_R, torch.zeros(0, dtype=torch.float64), torch.Tensor.double, blind=True)
+    device = state.x_BL.device
+    at_R = rows_R.to(device, non_blocking=True)
+    span_R = span_B[rows_R // state.x_BL.shape[1]].to(device, non_blocking=True)
+    placed = [(look, weight_R.to(device, non_blocking=True)) for look, weight_R in terms]
+
+    def signed(subset: Tensor) -> Tensor:
+        total_RV: Tensor | None = None
+        for look, weight_R in placed:
+            score_RV = look.log_score(at_R[subset])[:, : view.graph.vocab].exp_()
+            score_RV.mul_(weight_R[subset].to(score_RV.dtype).unsqueeze(-1))
+            total_RV = score_RV if total_RV is None else total_RV.add_(score_RV)
+        assert total_RV is not None
+        return total_RV
+
+    def sums(subset: Tensor) -> Tensor:
+        mu_RV = signed(subset)
+        kept_R = mu_RV.clamp_min(0).sum(-1, dtype=torch.float64)
+        return torch.stack([kept_R, kept_R - mu_RV.sum(-1, dtype=torch.float64)], -1) * span_R[subset].unsqueeze(-1)
+
+    def target(subset: Tensor) -> Tensor:
+        subset = subset.to(device, non_blocking=True)
+        log_RV = signed(subset).clamp_min_(0).log_()
+        if shape is None:
+            return log_RV
+        return shape(log_RV.log_softmax(-1), ShapeContext(state.x_BL, at_R[subset], ~state.live_BL, state.t_B))
+
+    sums_R2 = rows_map(sums, torch.arange(rows_R.numel(), device=device), view.chunk)
+    return Law(rows_R, -torch.expm1(-sums_R2[:, 0]), target, clipped=sums_R2[:, 1].sum())
 
 
 def by_masses(masses: Callable[[Rows], Tensor], rows_R: Tensor, state: State, view: ScoreView) -> Law:

@@ -54,6 +54,10 @@ class Remdm(Predictor):
         """The noise that the walk is at: the loop has its own."""
         return self._noise(state.t_B, view)
 
+    def clock(self, t: Tensor, view: ScoreView) -> Tensor:
+        """The loop's."""
+        return self._time(t, view)
+
     def law(self, stage: int, looks: Sequence[Look], state: State, view: ScoreView, shape: Shape | None) -> Law:
         """See the class."""
         length = state.x_BL.shape[1]
@@ -70,7 +74,11 @@ class Remdm(Predictor):
         def target(subset: Tensor) -> Tensor:
             return shaped_clean(looks[stage], rows_R[subset].to(state.x_BL.device, non_blocking=True), state, shape)
 
-        return Law(rows_R, leave_R, target, to_R=to_R, blind=True, notes="psi" if self.variant == "conf" else "")
+        def expect(subset: Tensor) -> None:
+            looks[stage].expect(rows_R[subset])
+
+        notes = "psi" if self.variant == "conf" else ""
+        return Law(rows_R, leave_R, target, to_R=to_R, blind=True, expect=expect, notes=notes)
 
     def _back(self, state: State, ratio_B: Tensor) -> tuple[Tensor, bool]:
         """σ_t at each position, [B, L], and whether the writing makes up for it. ``ratio_B`` = (1 − a_s)/a_t."""
@@ -87,9 +95,13 @@ class Remdm(Predictor):
 
     def _noise(self, t_B: Tensor, view: ScoreView) -> Tensor:
         """σ at times [B]; in the loop, of the time at which an ordinary walk has as much noise."""
+        return view.sigma(self._time(t_B, view))
+
+    def _time(self, t_B: Tensor, view: ScoreView) -> Tensor:
+        """That time."""
         if self.variant != "loop":
-            return view.sigma(t_B)
+            return t_B
         still = float(view.noise.time_at(-torch.tensor(self.kept, dtype=torch.float64).log()))
         early_B = still + (1 - still) * (t_B - self.on) / max(1 - self.on, 1e-12)
         late_B = still * t_B / max(self.off, 1e-12)
-        return view.sigma(torch.where(t_B > self.on, early_B, torch.where(t_B > self.off, still, late_B)))
+        return torch.where(t_B > self.on, early_B, torch.where(t_B > self.off, still, late_B))

@@ -11,6 +11,7 @@ from workbench.core.errors import WorkbenchError
 from workbench.kernels import conv, dispatch, selective_scan, ssd  # noqa: F401 (they make dispatchers)
 from workbench.kernels.attention import ATTENTION, attention, reference
 from workbench.kernels.dispatch import Candidate, Dispatcher, absent
+from workbench.kernels.products import PRODUCT, vendor
 
 
 @pytest.fixture
@@ -129,7 +130,9 @@ def test_a_survey_says_what_auto_takes(dispatcher, device):
     rows = dispatcher.survey(device, torch.float32)
     assert [name for name, _, _ in rows] == list(dispatcher.candidates)
     (taken,) = [name for name, verdict, _ in rows if verdict == "auto"]
-    assert taken == {"attention": "sdpa", "convolution": "taps"}.get(dispatcher.operation, "chunked")  # no package here
+    product = "onednn" if device == "cpu" and vendor() == "AuthenticAMD" else "torch"
+    known = {"attention": "sdpa", "attention of blocks": "spans", "convolution": "taps", PRODUCT.operation: product}
+    assert taken == known.get(dispatcher.operation, "chunked")  # no package here
     assert all(why for _, _, why in rows) and not dispatcher.picked()
 
 

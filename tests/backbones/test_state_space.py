@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from backbones.attention import Attention
-from backbones.base import Backbone, Mixer
+from backbones.base import Backbone, CachedBackbone, Mixer
 from backbones.conditioning import Conditioning
 from backbones.contract import CORES
 from backbones.cost import count_parameters, counted_flops_per_token, flops_per_token
@@ -197,9 +197,30 @@ def test_no_cache_both_ways(name):
     assert net.sight(RECURRENT[name]) == "all" and not net.has_cache
     with pytest.raises(WorkbenchError, match="set causal: true"):
         net.new_cache(1)
-    recurrent = next(block.mixer for block in net.blocks if block.mixer.paced)
+
+
+def test_directions_that_cannot_go_on_alone_keep_no_cache():
+    mixer = {**RECURRENT["mamba2"]["mixer"], "directions": {"type": "quasiseparable"}}
+    net = make({**RECURRENT["mamba2"], "mixer": mixer})
     with pytest.raises(WorkbenchError, match="runs both ways"):
-        recurrent.new_cache(1)
+        net.blocks[0].mixer.new_cache(1)
+
+
+@pytest.mark.parametrize("conditioning", ["adaln", "step_size"])
+@pytest.mark.parametrize("directions", ["added", "gated", "tied"])
+@pytest.mark.parametrize("name", ["mamba", "mamba2"])
+def test_noised_blocks_go_on_from_the_state_of_clean_text(name, directions, conditioning):
+    """One pass over all blocks is block after block through the cache, gradients too."""
+    settings = {**RECURRENT[name], "blockwise": True, "conditioning": {"type": conditioning}}
+    settings["mixer"] = {**settings["mixer"], "directions": {"type": directions}}
+    net = perturbed(make(settings)).double().eval()
+    x_NS, clean_BT, sigma_N = ids(2, 15).reshape(10, 3), ids(2, 12), torch.rand(10, dtype=torch.float64)
+    found, due = (way(net, x_NS, clean_BT, sigma_N) for way in (type(net).beside, CachedBackbone.beside))
+    torch.testing.assert_close(found, due, rtol=1e-9, atol=1e-9)
+    up = torch.randn_like(found)
+    for one, other in zip(*(torch.autograd.grad((h * up).sum(), list(net.blocks.parameters())) for h in (found, due)),
+                          strict=True):  # fmt: skip
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
 
 
 # --- every backbone ---------------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ the package.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +17,7 @@ def log_scores(net: nn.Module, x_BL: Tensor, sigma_B: Tensor) -> Tensor:
     """[B, L, S]: outputs scaled by the noise, own entry 0."""
     out = net.head(net(x_BL, sigma_B))
     scale = torch.where(sigma_B < 0.5, torch.expm1(sigma_B), sigma_B.exp() - 1).log()[:, None, None]
-    out = out - scale - torch.log(torch.tensor(out.shape[-1] - 1.0))
+    out = out - scale - math.log(out.shape[-1] - 1)
     return torch.scatter(out, -1, x_BL[..., None], torch.zeros_like(out[..., :1]))
 
 
@@ -55,22 +57,24 @@ def sample(net, batch: int, length: int, steps: int) -> Tensor:
     """The analytic sampler: staggered score × transition over the whole vocabulary, drawn by one float32 race."""
     states = net.head.out_features
     mask = states - 1
-    x = torch.full((batch, length), mask)
-    times = torch.linspace(1, 1e-5, steps + 1)
+    device = net.head.weight.device
+    x = torch.full((batch, length), mask, device=device)
+    times = torch.linspace(1, 1e-5, steps + 1, device=device)
     sigma_of = lambda t: -torch.log1p(-(1 - 1e-3) * t)  # noqa: E731
     for step in range(steps + 1):
         last = step == steps
-        sigma = sigma_of(times[step]) * torch.ones(batch)
+        sigma = sigma_of(times[step]).expand(batch)
         delta = (sigma if last else sigma - sigma_of(times[step + 1]))[:, None, None]
         score = log_scores(net, x, sigma).exp()
         extra = (1 - delta.exp()) * score.sum(-1, keepdim=True)
         score = score * delta.exp()
         score[..., -1:] += extra
         edge = (-delta).exp() * torch.nn.functional.one_hot(x, states)
-        edge = edge + torch.where((x == mask)[..., None], 1 - (-delta).exp(), torch.zeros(()))
+        edge = edge + torch.where((x == mask)[..., None], 1 - (-delta).exp(), 0.0)
         probs = edge * score
         if last:
             probs = probs[..., :-1]
         race = 1e-10 - (torch.rand_like(probs) + 1e-10).log()
         x = (probs / race).argmax(-1)
+    torch.cuda.synchronize() if device.type == "cuda" else None
     return x

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from workbench import experiment
+from workbench import experiment, opening
 from workbench.cli.main import main
 from workbench.core.files import read_json, write_text
 from workbench.train.log import read_log
@@ -119,13 +119,13 @@ def test_impossible_canvases(run, folder, words, said):
 
 
 def test_drawn_bytes_do_not_command_the_terminal(run, folder, monkeypatch):
-    real = experiment.Opened.examiner
+    real = opening.Opened.examiner
 
     def examiner(self, data=None):
         monkeypatch.setattr(type(self.model.tokenizer), "decode", lambda *_, **__: "\x1b[2J[red]a[/red]\x07")
         return real(self, data)
 
-    monkeypatch.setattr(experiment.Opened, "examiner", examiner)
+    monkeypatch.setattr(opening.Opened, "examiner", examiner)
     status, out, _ = run("sample", folder, "--count", "1")
     assert status == 0
     assert "\ufffd[2J[red]a[/red]\ufffd" in out

@@ -245,6 +245,11 @@ class Subs(Readout):
         log_s_RV = out_RS[:, :-1].log_softmax(-1) - torch.expm1(sigma_R1).log()
         return F.pad(log_s_RV, (0, 1)).scatter(-1, x_R.unsqueeze(-1), 0.0)
 
+    @classmethod
+    def says_unigram(cls, graph: type[Graph]) -> bool:
+        """Yes."""
+        return True
+
     def unigram_bias(self, share_V: Tensor) -> Tensor:
         """log share."""
         return share_V.log()

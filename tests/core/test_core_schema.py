@@ -13,6 +13,7 @@ from workbench.audit.section import Audit
 from workbench.core import index
 from workbench.core.reading import read_yaml
 from workbench.core.schema import DIALECT, json_schema
+from workbench.grid.section import Grid
 from workbench.recipe import Recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
@@ -22,8 +23,8 @@ TYPES = {
 }  # fmt: skip
 KNOWN = {
     "$ref", "$defs", "$schema", "title", "description", "default", "type", "const", "enum", "anyOf", "allOf", "if",
-    "then", "properties", "additionalProperties", "required", "items", "minItems", "minimum", "exclusiveMinimum",
-    "maximum", "exclusiveMaximum", "pattern",
+    "then", "properties", "additionalProperties", "required", "items", "minItems", "minProperties", "minimum",
+    "exclusiveMinimum", "maximum", "exclusiveMaximum", "pattern",
 }  # fmt: skip
 
 
@@ -53,6 +54,8 @@ def faults(schema: dict[str, Any], data: Any, root: dict[str, Any], path: str = 
                 found.append(f"{path}.{name}: not known")
             elif inner is not True:
                 found += faults(inner, value, root, f"{path}.{name}")
+    if isinstance(data, dict) and len(data) < schema.get("minProperties", 0):
+        found.append(f"{path}: too few")
     if isinstance(data, list) and len(data) < schema.get("minItems", 0):
         found.append(f"{path}: too few")
     if isinstance(data, list) and "items" in schema:
@@ -129,14 +132,20 @@ def audit_schema():
     return json_schema(Audit)
 
 
+@pytest.fixture(scope="module")
+def grid_schema():
+    index.import_parts()
+    return json_schema(Grid)
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_every_recipe_fits_the_schema(path, recipe_schema, audit_schema):
+def test_every_recipe_fits_the_schema(path, recipe_schema, audit_schema, grid_schema):
     data = numbers(read_yaml(path))
-    if "axes" in data:
-        pytest.skip("a grid of recipes, not a recipe")
     if "dataset_path" in data:
         pytest.skip("a task of lm-evaluation-harness, not a recipe")
     schema = audit_schema if path.parent.name == "audits" else recipe_schema
+    if "axes" in data:
+        schema, data = grid_schema, {"name": path.stem, **data}
     assert faults(schema, data, schema) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,3 +16,14 @@ def written(folder: Path, **settings: Any) -> Path:
     path = folder / "toy.yaml"
     path.write_text(yaml.safe_dump({"base": str(SMOKE / "sedd.yaml"), **settings}, sort_keys=False), encoding="utf-8")
     return path
+
+
+def figures(runs: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """Every figure of every run, by hashes, but for times."""
+    found = {}
+    for path in sorted(runs.glob("*/measured/*.json")):
+        values = json.loads(path.read_text())["values"]
+        found[path.parent.parent.name[-8:], path.stem] = {
+            value["name"]: value["value"] for value in values if "second" not in value["name"]
+        }
+    return found

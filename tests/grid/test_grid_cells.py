@@ -100,6 +100,10 @@ def test_the_hash_is_of_what_is_done_not_of_how_it_is_written(tmp_path):
         ({"axes": AB, "skip": [{"x": "c"}]}, "axis 'x' has no 'c'"),
         ({"axes": {**AB, "z": [1, 2, 3]}, "zip": [["x", "z"]]}, "as many arms; found x 2, z 3"),
         ({"axes": AB, "fare": {}}, "fare"),
+        ({"axes": {"x": {1: {}, "1": {}}}}, "two labels that read the same"),
+        ({"axes": {"x": {"a\nb": {}}}}, "cannot be printed on one line"),
+        ({"axes": {"x": 3}, "skip": [{"x": "a"}]}, "axes.x: an axis is a map"),
+        ({"axes": {**AB, "z": [1, 2]}, "zip": [["x", "y"], ["y", "z"]]}, "axis 'y' stands in it twice"),
         ({"axes": {}}, "axes"),
     ],
 )
@@ -113,6 +117,12 @@ def test_a_problem_of_many_cells_is_told_once(tmp_path):
         plan(written(tmp_path, axes={"sampler.stepz": [1, 2], "seed": [0, 1]}))
     assert len(caught.value.problems) == 1
     assert "every cell" in str(caught.value)
+
+
+def test_axes_that_multiply_past_all_use_are_refused_before_they_are_walked(tmp_path):
+    axes = {f"a{i}": {str(label): {} for label in range(4)} for i in range(20)}
+    with pytest.raises(WorkbenchError, match="multiply to"):
+        plan(written(tmp_path, axes=axes, only={f"a{i}": {"a0": "1"} for i in range(1, 20)}))
 
 
 def test_a_grid_that_skips_everything_is_refused(tmp_path):

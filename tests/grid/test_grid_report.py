@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from workbench.metrics.value import Value
 from workbench.report import latex
 from workbench.report.arms import Arm
 from workbench.report.collect import Run
+from workbench.report.differences import compared
 from workbench.report.frontiers import frontier, lines
 from workbench.report.grid_tables import arms_table, best_of, long_rows
 
@@ -103,3 +105,12 @@ def test_latex_sets_what_is_special():
     text = latex.table(shown, "a_b")
     assert r"50 \% \& more\_ & $\leq$ 1.500 \\" in text
     assert r"\caption{a\_b}" in text
+
+
+def test_a_bound_above_an_exact_figure_is_no_verdict():
+    exact = [Value("b", v, better="lower") for v in (1.0, 1.01, 1.02)]
+    base = arm("baseline", [run(f"g{i}", b=value) for i, value in enumerate(exact)], True)
+    bound = [Value("b", v, better="lower", relation="≤") for v in (1.2, 1.21, 1.225)]
+    above = arm("a", [run(f"a{i}", b=value) for i, value in enumerate(bound)])
+    below = arm("c", [run(f"c{i}", b=replace(value, value=value.value - 0.5)) for i, value in enumerate(bound)])
+    assert [one.verdict for one in compared([base, above, below], ["b"])] == ["higher bound", "better"]

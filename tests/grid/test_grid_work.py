@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.grid.files import SMOKE, written
+from tests.grid.files import SMOKE, figures, written
 from workbench.cli.main import main
+from workbench.core.errors import RecipeError, WorkbenchError
 from workbench.grid.cells import plan
 from workbench.grid.folder import GridFolder
 from workbench.grid.status import standings, tally
@@ -33,16 +33,6 @@ def command(file, folder, *more):
     return ["grid", str(file), *places, *more]
 
 
-def figures(folder):
-    """Every figure of every run, but for times and places."""
-    found = {}
-    for path in sorted(folder.glob("runs/*/measured/*.json")):
-        values = json.loads(path.read_text())["values"]
-        kept = {v["name"]: v["value"] for v in values if "second" not in v["name"]}
-        found[path.parent.parent.name[-8:], path.stem] = kept
-    return found
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
@@ -51,7 +41,7 @@ def undisturbed(tmp_path_factory):
 
 
 def test_every_cell_is_measured_and_trainings_are_shared(undisturbed):
-    found = figures(undisturbed)
+    found = figures(undisturbed / "runs")
     assert len(found) == 4
     assert len({run for run, _ in found}) == 2
     assert all(kept["bits_per_byte"] > 0 for kept in found.values())
@@ -76,7 +66,7 @@ def test_two_invocations_share_the_work(undisturbed, tmp_path):
         for _ in range(2)
     ]
     assert [one.wait(timeout=240) for one in both] == [0, 0]
-    assert figures(tmp_path) == figures(undisturbed)
+    assert figures(tmp_path / "runs") == figures(undisturbed / "runs")
     logs = "".join(path.read_text() for path in tmp_path.glob("grids/*/workers/*.log"))
     assert logs.count(": done") == 4
 
@@ -108,7 +98,7 @@ def test_a_killed_worker_is_replaced_and_figures_are_the_same(undisturbed, tmp_p
     process = subprocess.Popen(run)
     assert kill_a_worker(tmp_path, process)
     assert process.wait(timeout=240) == 0
-    assert figures(tmp_path) == figures(undisturbed)
+    assert figures(tmp_path / "runs") == figures(undisturbed / "runs")
 
 
 def test_a_killed_parent_takes_its_workers_along_and_the_same_command_goes_on(undisturbed, tmp_path):
@@ -123,22 +113,34 @@ def test_a_killed_parent_takes_its_workers_along_and_the_same_command_goes_on(un
         time.sleep(0.05)
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     assert subprocess.run(run, timeout=240).returncode == 0
-    assert figures(tmp_path) == figures(undisturbed)
+    assert figures(tmp_path / "runs") == figures(undisturbed / "runs")
 
 
 def test_a_cell_that_kills_its_workers_fails_alone(tmp_path):
-    folder = GridFolder.open(planned := plan(small(tmp_path)), tmp_path / "grids")
-    claim = folder.claims / planned.cells[0].key
-    for _ in range(2):
-        claim.write_text("process 12345 on here")
-        folder.mourn(planned.cells, 12345, "SIGKILL")
-    assert "killed 2 times (SIGKILL)" in folder.failure(planned.cells[0])["cause"]
-    assert folder.failure(planned.cells[1]) is None
+    planned, folder = plan(small(tmp_path)), GridFolder.open(plan(small(tmp_path)), tmp_path / "grids")
+    first, second = planned.cells[:2]
+
+    def die(step):
+        with folder.claimed(first, step):
+            pass
+        (folder.claims / first.key).write_text("process 12345 on here")  # as kill -9 leaves it
+
+    die(0)
+    die(0)
+    die(5)  # some progress was made: the deaths before it do not count
+    die(5)
+    with pytest.raises(WorkbenchError, match="was killed 3 times"), folder.claimed(first, 5):
+        pass
+    with folder.claimed(second, 0):
+        pass
+    folder.forgive(planned.cells)
+    with folder.claimed(first, 5):
+        pass
 
 
 PLUGIN = """
 from samplers.base import Shaper
-from workbench.core.errors import WorkbenchError
+from workbench.core.errors import RecipeError, WorkbenchError
 @Shaper.register("raises_in_{name}")
 class Raises(Shaper):
     '''A shaper that raises.'''
@@ -187,7 +189,25 @@ def test_a_lost_or_damaged_file_of_figures_is_measured_again(undisturbed, tmp_pa
     first.unlink()
     second.write_text(second.read_text()[:100])
     assert main([*command(small(tmp_path), tmp_path), "--workers", "1"]) == 0
-    assert figures(tmp_path) == figures(undisturbed)
+    assert figures(tmp_path / "runs") == figures(undisturbed / "runs")
+
+
+def test_a_grid_over_a_given_run_trains_nothing(undisturbed, tmp_path):
+    (run, *_) = sorted((undisturbed / "runs").glob("*/status"))
+    file = small(tmp_path, base=str(run.parent), axes={"sampler.steps": [2, 3]}, set={})
+    assert main(command(file, tmp_path, "--workers", "1")) == 0
+    assert not list(every(tmp_path / "runs"))
+    folder = GridFolder.open(plan(file), tmp_path / "grids")
+    assert tally(standings(plan(file), folder, tmp_path / "runs")) == {"done": 2}
+    with pytest.raises(RecipeError, match="is a trained run: patches of it change the sampler"):
+        plan(small(tmp_path, base=str(run.parent), axes={"train.steps": [2, 3]}, set={}))
+
+
+def test_the_run_that_a_cell_starts_from_is_trained_before(tmp_path):
+    axes = {"model": {"child": {"extends": str(SMOKE / "distill.yaml")}}}
+    file = small(tmp_path, axes=axes, set={"train.steps": 4, "process.round": 2, "evaluations.valid": None})
+    assert main(command(file, tmp_path, "--workers", "1")) == 0
+    assert [run.name for run in every(tmp_path / "runs")] == ["smoke-distill", "smoke-sedd"]
 
 
 def test_the_dry_run_shows_cells_and_costs_and_runs_nothing(tmp_path, capsys):

@@ -33,7 +33,10 @@ ALL = [Metric.lookup(name)(**Metric.lookup(name).example()) for name in Metric.n
 
 @pytest.mark.parametrize("name", Metric.names())
 def test_every_metric_meets_the_contract(name: str) -> None:
-    assert CHECKS["metric"](Metric.lookup(name)) == []
+    problems = CHECKS["metric"](Metric.lookup(name))
+    if any("not installed here" in problem for problem in problems):
+        pytest.skip(problems[0])
+    assert problems == []
 
 
 class Wild(Metric):
@@ -103,7 +106,7 @@ def test_needed() -> None:
 
 
 def test_costs() -> None:
-    values = {v.name: v for metric in ALL for v in metric(example_evidence())}
+    values = {value.name: value for value in measure(ALL, example_evidence())}
     assert values["sample_tokens_per_second"].value == pytest.approx(8 * 16 / 2.0)
     assert values["network_calls"].value == 32
     assert values["parameters_non_embedding"].value == 800

@@ -7,7 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from workbench.core.errors import WorkbenchError
 from workbench.metrics.base import Evidence, HeldOut
+from workbench.metrics.comparison import paired
 from workbench.metrics.likelihood import BitsPerByte, Perplexity, UnigramBitsPerByte, unigram_nats
 
 LN2 = math.log(2)
@@ -64,6 +66,22 @@ def test_documents_are_clusters() -> None:
     assert together.value == alone.value
     assert together.n == 25
     assert together.se / alone.se == pytest.approx(math.sqrt(8), rel=0.05)
+
+
+@pytest.mark.parametrize("document_B", [None, np.arange(40) // 4])
+def test_two_runs_are_compared_block_by_block(document_B: np.ndarray | None) -> None:
+    """Blocks spread far more than the two runs differ: in pairs the difference is seen, apart it is not."""
+    rng = np.random.default_rng(4)
+    level, tokens, sizes = rng.normal(100, 30, (40, 1)), rng.integers(0, 9, (40, 4)), rng.integers(8, 12, 40)
+    nats = [level + gap + rng.normal(0, 0.5, (40, 2)) for gap in (0, 2)]
+    a, b = (BitsPerByte()(Evidence(bound=HeldOut(one, sizes, tokens, document_B=document_B)))[0] for one in nats)
+    found = paired(a, b)
+    assert found.n == (40 if document_B is None else 10)
+    assert found.value == pytest.approx(a.value - b.value, abs=1e-4)
+    assert found.se == pytest.approx(np.sqrt(0.5**2 / 40) / sizes.mean() / LN2, rel=0.6)
+    assert found.se < 0.1 * math.hypot(a.se, b.se)
+    with pytest.raises(WorkbenchError, match="other units"):
+        paired(a, BitsPerByte()(Evidence(bound=HeldOut(nats[1], sizes, tokens + 1, document_B=document_B)))[0])
 
 
 def test_parts_stand_beside_in_bits_per_byte() -> None:

@@ -13,6 +13,7 @@ from graphs.noise import Cosine, LogLinear
 from graphs.uniform import Uniform
 from tests import oracle
 from tests.processes.tables import MASKS, X0, L, Table, V, by_count, cost, slack
+from workbench.check import estimate
 from workbench.core.errors import WorkbenchError
 from workbench.core.rng import Rng
 from workbench.processes.base import Shell
@@ -178,3 +179,13 @@ def test_counting_masks_needs_masks():
     with pytest.raises(WorkbenchError, match="corruption 'exact_count' needs a graph with a mask"):
         load("smoke/sedd.yaml", ["process={type: diffusion, graph: uniform, corruption: exact_count}"])
     load("smoke/sedd.yaml", ["process={type: diffusion, graph: absorbing, corruption: exact_count}"])
+
+
+def test_the_estimate_knows_how_often_a_sequence_is_read():
+    """Twice: as much memory of activations as twice the batch, the rest as it was."""
+    corruption = "process={type: diffusion, graph: absorbing, corruption: %s}"
+    once, twice = (load("smoke/sedd.yaml", [corruption % name]) for name in ("independent", "complementary"))
+    big = load("smoke/sedd.yaml", [corruption % "independent", f"train.batch={2 * once.data['train']['batch']}"])
+    assert (estimate(once).copies, estimate(twice).copies) == (1, 2)
+    assert estimate(once).training_bytes < estimate(twice).training_bytes == estimate(big).training_bytes
+    assert estimate(twice).tokens_per_step == estimate(once).tokens_per_step

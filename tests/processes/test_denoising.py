@@ -107,6 +107,21 @@ def test_what_does_not_fit_is_told(process, word):
         load("smoke/sedd.yaml", [f"process={{type: diffusion, {process}}}"])
 
 
+@pytest.mark.parametrize(
+    ("recipe", "change", "word"),
+    [
+        ("smoke/gpt2.yaml", "seed=0", "head of backbone 'gpt2' has no bias"),
+        ("smoke/uniform.yaml", "seed=0", "readout 'plain' cannot say"),
+        ("smoke/uniform.yaml", "process.readout=normalised", "readout 'normalised' cannot say"),
+    ],
+)
+def test_a_start_at_the_unigram_that_cannot_be_is_told(recipe, change, word):
+    with pytest.raises(WorkbenchError, match=f"unigram_start: .*{word}"):
+        load(recipe, [change, "train.unigram_start=true"])
+    for fine in ("smoke/sedd.yaml", "smoke/mamba2.yaml"):
+        load(fine, ["train.unigram_start=true"])
+
+
 def divergences(graph, out_RS, context):
     """KL(q ‖ q_θ) + IS(q(x)/q_θ(x)) of rows in numpy, out of GIDD's mixture at their σ, and q(x)."""
     x, x0 = (context[name].numpy() for name in ("x", "target"))

@@ -16,7 +16,10 @@ from samplers.correctors.resampling import Gibbs, Informed, SelfCorrection
 from samplers.draw import drive
 from samplers.enumeration import enumerate_walk, every_state, law_of
 from samplers.exact import ExactView
-from samplers.reverse import Turn, start, walk
+from samplers.predictors.dndm import Dndm
+from samplers.predictors.remdm import Remdm
+from samplers.reverse import Reverse, Turn, start, walk
+from samplers.times import Uniform
 from tests import oracle
 from tests.graphs.worlds import WORLDS
 from tests.samplers.toys import chi_square, law_and_view, on_tokens, reverse
@@ -145,3 +148,18 @@ def test_given_tokens_stay_and_calls_are_one_a_turn(rule: Any, name: str) -> Non
     part = Canvas(canvas.x_BL[3:9], canvas.fixed_BL[3:9], canvas.seq_B[3:9])
     view.chunk = 3
     assert torch.equal(sampler.draw(view, part, Rng(4)).tokens_BL, whole.tokens_BL[3:9])
+
+
+@pytest.mark.parametrize(
+    "rule,last", [(Dndm([3, 3]), 0.3), (Dndm([1, 4]), 0.2), (Remdm("loop", 0.0), 0.3), (Remdm("loop", 0.0), 0.7)]
+)
+@pytest.mark.parametrize("corrector", [Dfm(0.3), ForwardBackward(0.4)], ids=lambda r: r.type_name)
+def test_correctors_hear_the_noise_at_which_the_text_is(rule: Predictor, last: float, corrector: Predictor) -> None:
+    """One position, enumerated, the walk stopped on its way: correctors leave its law as it is, at a pace not the
+    schedule's too."""
+    _, view = law_and_view("absorbing", 1)
+    plain, corrected = (
+        law_of(Reverse(rule, Uniform(last), 5, correctors=some, cleanup=False), view) for some in ((), (corrector,))
+    )
+    assert 0.02 < float(plain[-1]) < 0.98
+    assert float((corrected - plain).abs().max()) < 1e-9

@@ -29,7 +29,8 @@ def hold(path, ready):
 def holder(tmp_path):
     """A run, and a process that is writing it."""
     run = RunFolder.create("toy run", DIGEST, tmp_path)
-    context = multiprocessing.get_context("fork")
+    # spawned, not forked: threads that other tests left in this process may hold locks in a fork
+    context = multiprocessing.get_context("spawn")
     ready = context.Event()
     child = context.Process(target=hold, args=(run.path, ready))
     child.start()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from workbench import experiment
+from workbench import opening
 from workbench.cli.main import main
 from workbench.core.rng import Rng
 from workbench.run import RunFolder
@@ -51,7 +51,7 @@ def small(folder: Path, vocab: int) -> list[str]:
 @torch.no_grad()
 def log_scores(run: RunFolder, x_BL, sigma_B):
     """Log-scores [B, L, states] through the run's own view, reopened from its folder, in fp32."""
-    opened = experiment.open_trained(run.path)
+    opened = opening.open_trained(run.path)
     view = opened.model.process.view(opened.model.shell)
     look = view.look(x_BL, sigma_B.double())
     return look.log_score(torch.arange(x_BL.numel())).reshape(*x_BL.shape, -1)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tests.smoke import EXACT, RECIPES, prose
 from tests.weights.imported import ids, import_run, same, say, small, tensors
 from tests.weights.official import sedd_log_scores, state_of
-from workbench import experiment
+from workbench import experiment, opening
 from workbench.core.plugins import isolated
 from workbench.core.reading import read_yaml
 from workbench.recipe import load
@@ -64,8 +64,8 @@ def test_smoke_runs_go_out_and_come_back_bit_by_bit(smoke, tmp_path, name, layou
     assert same(first, second) and "imported from out" in (tmp_path / "again" / "README.md").read_text()
     assert again
     if layout == "native":
-        _, now = experiment.reopen(back.path)
-        _, then = experiment.reopen(run.path)
+        _, now = opening.reopen(back.path)
+        _, then = opening.reopen(run.path)
         assert (now.hash, now.data) == (then.hash, then.data), "the recipe comes back whole"
         assert say("sample", back.path, "--count", 1)[0] == 0
 
@@ -94,7 +94,7 @@ def test_the_official_torch_layout(smoke, tmp_path, masked):
     names = [name for name in whole["model"] if "rotary" not in name]
     assert [whole["model"][name].shape for name in names] == [value.shape for value in whole["ema"]["shadow_params"]]
     shadow = dict(zip(names, whole["ema"]["shadow_params"], strict=True))
-    opened = experiment.open_trained(run.path)
+    opened = opening.open_trained(run.path)
     x_BL, sigma_B = torch.randint(0, 257 + masked, (2, 12)), torch.tensor([0.2, 1.5])
     look = opened.model.process.view(opened.model.shell).look(x_BL, sigma_B.double())
     with torch.no_grad():
@@ -131,7 +131,7 @@ def test_gpt2_loads_into_transformers(smoke, tmp_path):
     export(run, tmp_path / "out")
     theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "out").eval()
     theirs.load_state_dict(load_file(tmp_path / "out" / "model.safetensors"), strict=True)
-    opened = experiment.open_trained(run.path)
+    opened = opening.open_trained(run.path)
     x_BL = torch.randint(0, 257, (2, 32))
     with torch.no_grad():
         ours = opened.model.backbone.head(opened.model.backbone(x_BL))

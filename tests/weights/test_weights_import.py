@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from tests.weights.imported import ids, import_run, log_scores, say, small, tensors
 from tests.weights.official import logits, sedd_log_scores, state_of
-from workbench import experiment
+from workbench import experiment, opening
 from workbench.core.files import sha256
 from workbench.core.reading import read_yaml
 from workbench.data.bpe import find_merges
@@ -113,7 +113,7 @@ def test_the_padding_token_of_duo_is_a_spare_id(tmp_path, spare):
     save_file(state_of(50257 + spare, 8, 2, 1, 4, prefix="backbone."), tmp_path / "model.safetensors")
     run, _ = import_run(tmp_path, tmp_path / "runs", "--layout", "duo")
     assert read_yaml(run.resolved)["data"]["tokenizer"]["spare"] == spare
-    opened = experiment.open_trained(run.path)
+    opened = opening.open_trained(run.path)
     assert (opened.model.process.states, opened.model.tokenizer.eos) == (50257 + spare, 50256)
 
 
@@ -127,7 +127,7 @@ def test_gpt2(tmp_path):
     theirs.save_pretrained(tmp_path / "hf")
     run, said = import_run(tmp_path / "hf", tmp_path / "runs", "data.tokenizer={type: ids, vocab: 50}")
     assert "layout:   gpt2" in said and "process:  autoregressive; blocks of 24" in said
-    opened = experiment.open_trained(run.path)
+    opened = opening.open_trained(run.path)
     x_BL = torch.randint(0, 50, (3, 24))
     with torch.no_grad():
         found = opened.model.backbone.head(opened.model.backbone(x_BL))
@@ -184,7 +184,7 @@ def test_other_weights_under_the_same_recipe_are_another_run_and_so_is_training_
         save_file(state_of(10, 16, 2, 1, 4, seed=seed), file)
         runs.append(import_run(file, tmp_path / "runs", *ids(9))[0])
     assert runs[0].path != runs[1].path and runs[0].name == runs[1].name == "w"
-    _, resolved = experiment.reopen(runs[0].path)
+    _, resolved = opening.reopen(runs[0].path)
     assert experiment.create(resolved, tmp_path / "runs").path not in {run.path for run in runs}
 
 

@@ -18,7 +18,7 @@ from backbones.weights.sedd import Sedd
 from tests.smoke import EXACT, RECIPES, prose
 from tests.weights.imported import same
 from tests.weights.official import logits, state_of
-from workbench import experiment
+from workbench import experiment, opening
 from workbench.core.errors import WorkbenchError
 from workbench.core.index import import_parts
 from workbench.core.spec import build, resolve
@@ -170,7 +170,7 @@ def test_a_time_free_network_of_normalised_outputs_is_trained_sampled_and_evalua
     resolved = load(RECIPES / "smoke" / "sedd.yaml", words)
     run = experiment.create(resolved, tmp_path / "runs")
     experiment.train(run, resolved, cache_of_the_session, quiet=True)
-    opened = experiment.open_trained(run.path)
+    opened = opening.open_trained(run.path)
     net, x_BL = opened.model.backbone, torch.randint(0, 258, (2, 9))
     with torch.no_grad():
         told = [net(x_BL, sigma) for sigma in (None, torch.tensor([0.1, 5.0]), torch.rand(2, 9))]

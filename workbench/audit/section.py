@@ -81,12 +81,11 @@ def load_audit(what: str, overrides: Sequence[str] = ()) -> Resolved:
     if path.is_file():
         if "samplers" in load_tree(path):
             return load_as(Audit, path, overrides)
-        data = load(path, overrides).data
-        process = data["process"]
-        graph = process.get("graph")
-        if graph is None:
+        resolved = load(path, overrides)
+        data, (graph, noise) = resolved.data, (resolved.node.under("process", kind) for kind in ("graph", "noise"))
+        if graph is None or noise is None:
             raise WorkbenchError(f"{what}: its process has no graph, and targets are audited by scores")
-        own = {"plugins": data.get("plugins") or [], "graph": graph, "noise": process["noise"]}
+        own = {"plugins": data.get("plugins") or [], "graph": graph.as_data(), "noise": noise.as_data()}
         steps = sorted({*STEPS, int(data["sampler"].get("steps", STEPS[0]))})
         return resolve_as(Audit, _tree(path.stem, data["sampler"]) | own | {"steps": steps}, path)
     index.import_parts()

@@ -108,7 +108,7 @@ def _print_recipes(recipes: list[dict[str, Any]]) -> None:
                 amount(found["parameters"]),
                 amount(found["non_embedding"]),
                 amount(found["flops_per_token"]),
-                amount(found["tokens_per_step"]),
+                amount(found["tokens_per_step"]) + (f" × {found['copies']}" if found["copies"] > 1 else ""),
                 amount(found["training_bytes"]) + "B",
                 f"{found['vocab']}{' (assumed: the text decides)' if found['vocab_assumed'] else ''}",
             )

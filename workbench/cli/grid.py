@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from workbench.core.errors import WorkbenchError
 if TYPE_CHECKING:
     from workbench.grid.cells import Cell, Planned
     from workbench.grid.folder import GridFolder
+    from workbench.launch.base import Launcher
 
 EVERY = 10.0
 """Seconds between lines on how it stands, where the output is no terminal."""
@@ -27,10 +27,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="show cells and what they cost, run nothing")
     parser.add_argument("--status", action="store_true", help="show how each cell stands, run nothing")
     parser.add_argument("--retry", action="store_true", help="try failed cells again")
-    parser.add_argument("--workers", type=int, default=0, help="processes (default: one a GPU, else one for 2 cores)")
+    parser.add_argument(
+        "--launcher", default="local", metavar="WHO", help="local, slurm, or a file with a launcher's settings"
+    )
+    parser.add_argument("--workers", type=int, help="workers (local: one a GPU, else one for two cores)")
     parser.add_argument("--grids", type=Path, default=Path("grids"), help="folder of grids' folders (default: grids)")
     parser.add_argument("--json", action="store_true", help="with --dry-run or --status: data for another program")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=("child", "alone"), help=argparse.SUPPRESS)
     add_places(parser)
 
 
@@ -40,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
     from workbench.grid.cells import plan
     from workbench.grid.folder import GridFolder
 
-    if args.workers < 0:
-        raise WorkbenchError("--workers is the number of processes, at least 1")
+    if args.workers is not None and args.workers < 1:
+        raise WorkbenchError("--workers is their number, at least 1")
     planned = plan(args.grid, args.override)
     if args.worker:
         return _work(args, planned)
@@ -56,24 +59,23 @@ def run(args: argparse.Namespace) -> int:
         return _show_status(planned, folder, args)
     if args.retry:
         folder.forgive(planned.cells)
-    _run_all(args, planned, folder)
+    _run_all(args, planned, folder, launcher(args.launcher, args.workers))
     return _report(args, planned, folder)
 
 
-def _run_all(args: argparse.Namespace, planned: Planned, folder: GridFolder) -> None:
-    """Start workers and say how it goes until nothing is left to do."""
+def _run_all(args: argparse.Namespace, planned: Planned, folder: GridFolder, by: Launcher) -> None:
+    """Have workers at it, and say how it goes until nothing is left to do."""
     from workbench.grid.status import standings, tally
-    from workbench.launch.local import default_workers, log_of, run_workers
+    from workbench.launch.base import Job
     from workbench.train.progress import clock
 
     began, next_words = time.monotonic(), 0.0
     first = tally(standings(planned, folder, args.runs))
     before, total = first.get("done", 0), len(planned.cells)
-    if before + first.get("failed", 0) == total:
+    due = total - before - first.get("failed", 0)
+    if not due:
         return
-    gpus = _gpus()
-    count = min(args.workers or default_workers(gpus, len(os.sched_getaffinity(0))), total - before)
-    print(f"{folder.path}: {total} cells, {before} done before, {count} worker{'s' * (count > 1)}", flush=True)
+    print(f"{folder.path}: {total} cells, {before} done before", flush=True)
 
     def watch() -> bool:
         nonlocal next_words
@@ -91,16 +93,40 @@ def _run_all(args: argparse.Namespace, planned: Planned, folder: GridFolder) -> 
             print(f"{planned.grid.name}: {words}{left}{' · ' * bool(running)}{running}", file=sys.stderr, flush=True)
         return over < total
 
-    errors = run_workers(planned, folder, _command(args), count, gpus, watch)
-    if errors:
-        print(f"{errors} worker{'s' * (errors > 1)} ended in error; see {log_of(folder, 0).parent}", file=sys.stderr)
+    words = by.run(Job(planned.grid.name, folder, _command(args), due, watch))
+    if words:
+        print(words, file=sys.stderr)
+
+
+def launcher(wish: str, workers: int | None) -> Launcher:
+    """The launcher of a name, or of a file with its ``type`` and settings.
+
+    Raises:
+        RecipeError: there is none such, or its settings are wrong.
+    """
+    from workbench.core.build import build
+    from workbench.core.errors import RecipeError
+    from workbench.core.index import import_parts
+    from workbench.core.reading import read_yaml
+    from workbench.core.spec import resolve
+    from workbench.launch.base import Launcher
+
+    import_parts()
+    data = read_yaml(Path(wish)) if wish.endswith((".yaml", ".yml")) else {"type": wish}
+    if workers is not None and isinstance(data, dict):
+        data = {**data, "workers": workers}
+    node, problems = resolve(Launcher, data, "launcher")
+    if problems or node is None:
+        raise RecipeError(problems, wish if isinstance(data, dict) else "")
+    made: Launcher = build(node)
+    return made
 
 
 def _command(args: argparse.Namespace) -> list[str]:
     """How a worker is called."""
     cache = ["--cache", str(args.cache)] if args.cache is not None else []
     places = ["--runs", str(args.runs), "--grids", str(args.grids), *cache]
-    return ["grid", str(args.grid), *args.override, *places, "--worker"]
+    return ["grid", str(args.grid), *args.override, *places]
 
 
 def _work(args: argparse.Namespace, planned: Planned) -> int:
@@ -109,7 +135,8 @@ def _work(args: argparse.Namespace, planned: Planned) -> int:
     from workbench.grid.work import Places, work
     from workbench.launch.local import end_with_parent
 
-    end_with_parent()
+    if args.worker == "child":
+        end_with_parent()
 
     def heard(cell: Cell, what: str) -> None:
         print(f"{time.strftime('%H:%M:%S')} {cell.name}: {what}", flush=True)
@@ -192,10 +219,3 @@ def _show_status(planned: Planned, folder: GridFolder, args: argparse.Namespace)
         print_rows(("cell", "state", ""), [(one.cell.name, one.state, one.detail) for one in found], str(folder.path))
         print(", ".join(f"{number} {state}" for state, number in tally(found).items()))
     return 0
-
-
-def _gpus() -> int:
-    """GPUs that this process may use; torch is asked, for it is torch that will use them."""
-    import torch
-
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0

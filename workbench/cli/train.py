@@ -20,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, then evaluate. A recipe whose run is finished is found by content and only reported."""
-    from workbench import experiment
+    from workbench import experiment, opening
     from workbench.cli.progress import evaluation_bar, packing_bar
     from workbench.cli.tables import console
     from workbench.recipe import load
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     if args.recipe is not None and (args.recipe / "status").is_file():
         raise WorkbenchError(f"{args.recipe} is a run, not a recipe: workbench train --resume {args.recipe}")
     if args.resume is not None:
-        folder, resolved = experiment.reopen(args.resume)
+        folder, resolved = opening.reopen(args.resume)
     else:
         resolved = load(args.recipe, args.override)
         folder = experiment.create(resolved, args.runs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from workbench.core.plugins import Plugin, PluginError, load_plugin
 from workbench.core.spec import Node, misfits, resolve
 from workbench.core.tree import dump_yaml, load_tree, override, stable_hash
 
+Tree = dict[str, Any]
 PARENT = " A file without a name is a parent, for recipes that say `extends`; it is not run by itself."
 
 
@@ -50,14 +51,22 @@ class Resolved:
         return dump_yaml(self.portable(folder))
 
 
-def load_as(schema: type[Part], path: Path | str, overrides: Iterable[str] = ()) -> Resolved:
+def load_as(
+    schema: type[Part],
+    path: Path | str,
+    overrides: Iterable[str] = (),
+    filled: Callable[[Tree], Tree] | None = None,
+) -> Resolved:
     """Load a recipe file whose top level is the section ``schema``; ``overrides`` as in `tree.override`.
+
+    ``filled``: what is made of the data before it is resolved (references looked up).
 
     Raises:
         RecipeError: with every problem of the recipe.
         WorkbenchError: the file cannot be read, or a module that defines parts cannot be imported.
     """
     tree = override(load_tree(path), overrides)
+    tree = filled(tree) if filled is not None else tree
     try:
         return resolve_as(schema, tree, Path(path))
     except RecipeError as error:
@@ -88,8 +97,11 @@ def resolve_as(schema: type[Part], tree: Mapping[str, Any], source: Path | None 
 
 
 def _hash(data: Mapping[str, Any], plugins: Iterable[Plugin]) -> str:
-    """The content hash of what is material in a recipe; its name is not, plug-ins count by content, not by path."""
-    covered = {name: value for name, value in data.items() if name not in ("name", "plugins")}
+    """The content hash of what is material in a recipe; its name is not, plug-ins count by content, not by path.
+
+    A section that is left out (null) counts as little as one that there was not yet when a run was made.
+    """
+    covered = {name: value for name, value in data.items() if name not in ("name", "plugins") and value is not None}
     return stable_hash(covered | {"plugins": sorted({plugin.sha256 for plugin in plugins})})
 
 

@@ -26,15 +26,15 @@ class Node:
         return head | {name: _as_data(value, Node.as_data) for name, value in self.settings.items()}
 
     def material(self, afterwards: bool = True) -> dict[str, Any]:
-        """``as_data`` without what parts declare immaterial, and without what comes after training if so asked."""
+        """``as_data`` without what parts declare immaterial or neutral; without what comes after training if asked."""
         out = self.part.immaterial if afterwards else self.part.immaterial | self.part.afterwards
         head = {} if issubclass(self.part, Section) else {"type": self.part.type_name}
-        kept = {name: value for name, value in self.settings.items() if name not in out}
+        neutral = {name for name, value in self.part.neutral.items() if self.settings.get(name) == value}
+        kept = {name: value for name, value in self.settings.items() if name not in out | neutral}
         return head | {name: _as_data(value, lambda node: node.material(afterwards)) for name, value in kept.items()}
 
     def find(self, path: str) -> Node | None:
-        """The node at a dotted path below this one (``process.graph``, ``sampler.shapers[0]``), None if none
-        is."""
+        """The node at a dotted path below this one (``process.graph``, ``sampler.shapers[0]``), None if none is."""
         value: Any = self
         for name, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path):
             if index:
@@ -43,6 +43,11 @@ class Node:
                 held = value.settings if isinstance(value, Node) else value
                 value = held.get(name) if isinstance(held, Mapping) else None
         return value if isinstance(value, Node) else None
+
+    def under(self, path: str, kind: str) -> Node | None:
+        """The first part of a kind at or below a dotted path, owners first: a process may stand around another."""
+        start = self.find(path)
+        return None if start is None else next((node for node in start.walk() if node.part.kind == kind), None)
 
     def walk(self) -> Iterator[Node]:
         """This node and all below it, owners first."""

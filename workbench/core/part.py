@@ -74,6 +74,9 @@ class Part(ABC):  # noqa: B024 - what is abstract is up to each kind
     """Settings that move neither weights nor figures (a device, a cadence of the log): no part of content hashes."""
     afterwards: ClassVar[frozenset[str]] = frozenset()
     """Settings that come after training (a sampler, what is measured): they move figures, not weights."""
+    neutral: ClassVar[Mapping[str, Any]] = {}
+    """Settings that came later, with the value at which a part is what it was without them: then they are no part of
+    content hashes, and runs of before are found."""
 
     def __init_subclass__(cls, kind: str | None = None, supplied: tuple[str, ...] | None = None, **rest: Any) -> None:
         """Declare a kind (``kind=``) or check nothing yet: registration checks a part."""

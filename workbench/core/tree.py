@@ -19,7 +19,7 @@ PARENTS = 20
 
 
 def load_tree(path: Path | str) -> dict[str, Any]:
-    """A recipe file with its ``extends`` chain merged, the key itself gone, ``plugins`` made absolute.
+    """A recipe file with its ``extends`` chain merged, the key itself gone, ``plugins`` and ``start.recipe`` absolute.
 
     ``extends`` names one parent: a ``.yaml`` file, relative to the file that names it.
 
@@ -104,6 +104,10 @@ def _load(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
         data["plugins"] = [
             str((path.parent / entry).resolve()) if isinstance(entry, str) else entry for entry in plugins
         ]
+    start = data.get("start")
+    # where the run is known already (a run folder's own recipe) the file it was found by is a note, no reference
+    if isinstance(start, dict) and isinstance(start.get("recipe"), str) and "run" not in start:
+        data["start"] = start | {"recipe": str((path.parent / start["recipe"]).resolve())}
     if "extends" not in data:
         return data
     parent = data.pop("extends")

@@ -28,7 +28,12 @@ Progress = Callable[[str, int, "int | None"], None]
 
 
 class Corpus(Part, ABC, kind="corpus"):
-    """Text in documents, in an order that never changes, in two splits that share nothing."""
+    """Text in documents, in an order that never changes, in two splits that share nothing.
+
+    ``answers``: its documents are puzzles, and it has the checker of their answers.
+    """
+
+    answers: ClassVar[bool] = False
 
     @abstractmethod
     def documents(self, split: Split, start: int = 0) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,12 @@ from workbench.core.loading import Resolved
 from workbench.core.tree import stable_hash
 from workbench.grid.section import Grid, Reported, load_grid, wanted_labels
 from workbench.recipe import load
-from workbench.run import slug
+from workbench.run import RunFolder, slug
 
 BASELINE = "baseline"
 """The label of row zero."""
 MOST_CELLS = 10_000
+MOST_PRODUCTS = 1_000_000
 SHOWN_PROBLEMS = 10
 
 
@@ -48,11 +50,12 @@ class Arm:
 
 @dataclass(frozen=True)
 class Cell:
-    """An arm with its recipe. ``key``: a name for files, unique in its grid."""
+    """An arm with its recipe. ``key``: a name for files, unique in its grid; ``run``: the run it is of, if given."""
 
     key: str
     arm: Arm
     resolved: Resolved
+    run: Path | None = None
 
     @property
     def name(self) -> str:
@@ -101,16 +104,34 @@ def plan(path: Path | str, overrides: Iterable[str] = ()) -> Planned:
     cells, problems = [], dict[tuple[str, str], list[str]]()
     for number, arm in enumerate(arms):
         try:
-            recipe = load(arm.base, arm.overrides)
+            run, recipe = _recipe_of(arm)
         except RecipeError as error:
             for problem in error.problems:
                 problems.setdefault((problem.path, problem.message), []).append(arm.name)
             continue
-        cells.append(Cell(f"{number:03d}-{slug(arm.name)[:60]}", arm, recipe))
+        cells.append(Cell(f"{number:03d}-{slug(arm.name)[:60]}", arm, recipe, run))
     if problems:
         raise RecipeError(_told(problems, len(arms)), str(source))
     digest = stable_hash([[dict(cell.arm.labels), cell.arm.baseline, *cell.work] for cell in cells])
     return Planned(grid, source, tuple(cells), digest)
+
+
+def _recipe_of(arm: Arm) -> tuple[Path | None, Resolved]:
+    """The recipe of an arm, and the run folder that it starts from where its base is one: that run is not trained.
+
+    Raises:
+        RecipeError: the recipe's problems; a patch that would train the given run anew.
+    """
+    if not (arm.base / "status").is_file():
+        return None, load(arm.base, arm.overrides)
+    recipe = load(arm.base / "resolved.yaml", arm.overrides)
+    if recipe.hash != load(arm.base / "resolved.yaml").hash:
+        why = f"{arm.base} is a trained run: patches of it change the sampler and what is measured, nothing else"
+        raise RecipeError([Problem("base", why)])
+    if not RunFolder(arm.base).finished:
+        why = f"{arm.base} is not trained to its end: workbench train --resume {arm.base}"
+        raise RecipeError([Problem("base", why)])
+    return arm.base, recipe
 
 
 def expand(grid: Grid, folder: Path) -> Iterator[Arm]:
@@ -121,6 +142,9 @@ def expand(grid: Grid, folder: Path) -> Iterator[Arm]:
     """
     axes = {axis: _arms(axis, arms) for axis, arms in grid.axes.items()}
     together = _zipped(axes, grid.zip)
+    product = math.prod(len(axes[group[0]]) for group in together)
+    if product > MOST_PRODUCTS:
+        raise WorkbenchError(f"the axes multiply to {product:,} combinations: take fewer, or `zip` some")
     seen: set[tuple[tuple[str, str], ...]] = set()
     for combination in itertools.product(*(range(len(axes[group[0]])) for group in together)):
         picked = {axis: axes[axis][i] for group, i in zip(together, combination, strict=True) for axis in group}

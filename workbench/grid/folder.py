@@ -7,7 +7,6 @@ other grids find them too.
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,8 +18,8 @@ from workbench.core.files import read_json, write_json
 from workbench.grid.cells import Cell, Planned
 from workbench.run import is_held, only_writer
 
-DEATHS = 2
-"""How often a cell may take its worker's life before it counts as failed."""
+DEATHS = 3
+"""How often a cell may take its process's life before it counts as failed."""
 
 
 class GridFolder:
@@ -49,16 +48,31 @@ class GridFolder:
         return folder
 
     @contextmanager
-    def claimed(self, cell: Cell) -> Iterator[None]:
-        """Have a cell in hand; a claim whose process was killed is free, and says whose it was.
+    def claimed(self, cell: Cell, step: int = 0) -> Iterator[None]:
+        """Have a cell in hand. ``step``: how far its run is.
+
+        A claim whose process was killed is free and still says whose it was: a cell that takes the life of `DEATHS`
+        processes at the same step is not tried again.
 
         Raises:
             InUse: another process has it.
+            WorkbenchError: its processes keep being killed.
         """
-        claim = self.claims / cell.key
+        claim, tally = self.claims / cell.key, self.failed / f"{cell.key}.deaths"
+        died = claim.exists() and claim.stat().st_size > 0
         with only_writer(claim, Path(cell.name)):
-            yield
-            os.truncate(claim, 0)
+            try:
+                deaths = _tallied(tally, step) + died
+                if died:
+                    write_json(tally, {"step": step, "deaths": deaths}, sync=False)
+                if deaths >= DEATHS:
+                    raise WorkbenchError(
+                        f"the process that worked on it was killed {deaths} times (by `kill -9`, or by a machine that "
+                        "ran out of memory: then take a smaller batch or fewer workers)"
+                    )
+                yield
+            finally:
+                os.truncate(claim, 0)
 
     def in_hand(self, cell: Cell) -> bool:
         """Whether some process has the cell in hand."""
@@ -83,23 +97,14 @@ class GridFolder:
             (self.failed / f"{cell.key}.json").unlink(missing_ok=True)
             (self.failed / f"{cell.key}.deaths").unlink(missing_ok=True)
 
-    def mourn(self, cells: tuple[Cell, ...], pid: int, signal_name: str) -> None:
-        """A worker was killed: count that against the cell it had in hand; `DEATHS` of them are a failure."""
-        for cell in cells:
-            claim = self.claims / cell.key
-            try:
-                holder = re.match(r"process (\d+) ", claim.read_text(encoding="utf-8", errors="replace"))
-            except OSError:
-                continue
-            if holder is None or int(holder.group(1)) != pid or self.in_hand(cell):
-                continue
-            os.truncate(claim, 0)
-            tally = self.failed / f"{cell.key}.deaths"
-            deaths = (tally.stat().st_size if tally.exists() else 0) + 1
-            tally.write_text("x" * deaths, encoding="utf-8")
-            if deaths >= DEATHS:
-                why = f"its worker was killed {deaths} times ({signal_name}): did the machine run out of memory?"
-                self.fail(cell, why)
+
+def _tallied(tally: Path, step: int) -> int:
+    """Deaths so far; those before some progress was made do not count."""
+    try:
+        facts = read_json(tally)
+        return int(facts["deaths"]) if facts["step"] == step else 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def described(planned: Planned) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class Grid(Section):
 
     Settings:
         name: what the grid is called; its file's name where left out.
-        base: the recipe, relative to this file.
+        base: the recipe, relative to this file; or a run folder, whose weights are taken as they are.
         axes: by name: patches by their labels, or a list of values.
         baseline: the recipe of row zero, relative to this file.
         set: a patch of every cell and of the baseline.
@@ -138,12 +138,17 @@ class Grid(Section):
             named += [(f"only.{axis}", axis, None)]
             named += [(f"only.{axis}", other, wanted) for other, wanted in where.items()]
         for path, axis, wanted in named:
+            if axis in axes and axis not in labels:
+                continue  # told above
             if axis not in axes:
                 yield Problem(path, f"there is no axis {axis!r}.{did_you_mean(axis, axes)}")
                 continue
             for label in wanted_labels(wanted):
                 if label not in labels.get(axis, []):
-                    yield Problem(path, f"axis {axis!r} has no {label!r}.{did_you_mean(label, labels[axis])}")
+                    yield Problem(path, f"axis {axis!r} has no {label!r}.{did_you_mean(label, labels.get(axis, []))}")
+        zipped = [axis for group in node.settings["zip"] or [] for axis in group]
+        for axis in sorted({axis for axis in zipped if zipped.count(axis) > 1}):
+            yield Problem("zip", f"axis {axis!r} stands in it twice: it can go along with one group")
         for i, group in enumerate(node.settings["zip"] or []):
             sizes = {axis: len(axes[axis]) for axis in group if axis in labels}
             if len(set(sizes.values())) > 1:
@@ -177,7 +182,11 @@ def _faults(axis: str, arms: Any) -> Iterator[Problem]:
         if len({str(one) for one in arms}) < len(arms):
             yield Problem(f"axes.{axis}", "lists a value twice")
     else:
+        if len({str(label) for label in arms}) < len(arms):
+            yield Problem(f"axes.{axis}", "has two labels that read the same")
         for label, patch in arms.items():
+            if not str(label).isprintable() or not str(label):
+                yield Problem(f"axes.{axis}", f"the label {str(label)!r:.60} cannot be printed on one line")
             if patch is not None and not isinstance(patch, dict):
                 message = f"a patch is a map of settings, as in {{train.steps: 100}}; found {patch!r:.60}"
                 yield Problem(f"axes.{axis}.{label}", message)

@@ -31,7 +31,11 @@ def standings(planned: Planned, folder: GridFolder, runs: Path) -> list[Standing
     by_hash: dict[str, RunFolder] = {}
     for run in sorted(every(runs), key=lambda one: (not one.finished, -int(one.read_status().get("step") or 0))):
         by_hash.setdefault(run.hash, run)
-    return [_standing(cell, folder, by_hash.get(cell.resolved.hash)) for cell in planned.cells]
+    given = {cell.run: RunFolder(cell.run) for cell in planned.cells if cell.run is not None}
+    return [
+        _standing(cell, folder, by_hash.get(cell.resolved.hash) if cell.run is None else given[cell.run])
+        for cell in planned.cells
+    ]
 
 
 def _standing(cell: Cell, folder: GridFolder, run: RunFolder | None) -> Standing:

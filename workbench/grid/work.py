@@ -16,9 +16,11 @@ from pathlib import Path
 from workbench import experiment
 from workbench.core.errors import in_words
 from workbench.core.files import write_json
+from workbench.core.loading import Resolved
 from workbench.evaluate import Tell, silent
 from workbench.grid.cells import Cell, Planned
 from workbench.grid.folder import GridFolder
+from workbench.recipe import load
 from workbench.run import InUse, RunFolder, find, only_writer, turn
 from workbench.train.interrupt import Interrupted
 
@@ -52,7 +54,8 @@ def work(planned: Planned, folder: GridFolder, places: Places, heard: Heard, tel
         for cell in waiting:
             try:
                 if not folder.failure(cell) and not is_done(cell, places):
-                    with folder.claimed(cell):
+                    run = run_of(cell, places)
+                    with folder.claimed(cell, 0 if run is None else int(run.read_status().get("step") or 0)):
                         heard(cell, "begun")
                         finish(cell, places, tell)
                     heard(cell, "done")
@@ -60,7 +63,7 @@ def work(planned: Planned, folder: GridFolder, places: Places, heard: Heard, tel
                 left.append(cell)
             except Interrupted:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # a plug-in may do anything
                 folder.fail(cell, cause(error), traceback.format_exc())
                 heard(cell, f"failed: {cause(error)}")
         if left == waiting:
@@ -75,12 +78,27 @@ def finish(cell: Cell, places: Places, tell: Tell = silent) -> None:
         InUse: another process is at this run, or at these figures.
         Exception: whatever training or opening it raises.
     """
-    with turn(places.runs / ".creating"):
-        run = run_of(cell, places) or experiment.create(cell.resolved, places.runs)
-    if not run.finished:
-        experiment.train(run, cell.resolved, places.cache, quiet=True)
+    run = run_of(cell, places)
+    if run is None or not run.finished:
+        run = train(cell.resolved, places)
     if run.figures(cell.resolved.measured) is None:
         measure(run, cell, places.cache, tell)
+
+
+def train(resolved: Resolved, places: Places) -> RunFolder:
+    """The trained run of a recipe; that of the recipe whose weights it starts with is trained before.
+
+    Raises:
+        InUse: another process is at it, or at the one before.
+    """
+    with turn(places.runs / ".creating"):
+        run = next(iter(find(resolved.hash, places.runs)), None) or experiment.create(resolved, places.runs)
+    if not run.finished:
+        start = resolved.data["start"]
+        if start is not None and start["recipe"]:
+            train(load(start["recipe"], start["changes"] or ()), places)
+        experiment.train(run, resolved, places.cache, quiet=True)
+    return run
 
 
 def measure(run: RunFolder, cell: Cell, cache: Path | None, tell: Tell = silent) -> None:
@@ -97,7 +115,9 @@ def measure(run: RunFolder, cell: Cell, cache: Path | None, tell: Tell = silent)
 
 
 def run_of(cell: Cell, places: Places) -> RunFolder | None:
-    """The run of a cell's training, whatever recipe or grid it was made for; the furthest one."""
+    """The run that a cell is given, or that of its training, whatever it was made for; of several the furthest."""
+    if cell.run is not None:
+        return RunFolder(cell.run)
     return next(iter(find(cell.resolved.hash, places.runs)), None)
 
 

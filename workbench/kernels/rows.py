@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.kernels.precision import full_precision, relaxed_products
+from workbench.kernels.products import linear
 
 CPU_CHUNK_BYTES = 24 << 20
 """Bytes of one chunk × vocabulary buffer on a CPU. Smaller ones stay in the cache, but each adds to the gradient of
@@ -71,6 +72,8 @@ def head_rows(head: nn.Linear, h_RD: Tensor) -> Tensor:
     """
     low = _low_dtype(h_RD, head.weight)
     with full_precision(h_RD):
+        if low == head.weight.dtype:
+            return linear(h_RD.to(low), head.weight, head.bias)
         return _product(h_RD, head.weight, head.bias, low)
 
 
@@ -82,10 +85,10 @@ def gather_features(h_BLD: Tensor, rows_R: Tensor) -> Tensor:
 def rows_values(
     head: nn.Linear, h_RD: Tensor, function: RowFunction, context: dict[str, Tensor], chunk: int
 ) -> tuple[Tensor, Tensor]:
-    """(nats_R, aux_RK) of all rows by chunks, without gradient."""
+    """(nats_R, aux_RK) of all rows by chunks, without gradient; there may be none."""
     nats, aux = [], []
     with torch.no_grad():
-        for start in range(0, h_RD.shape[0], chunk):
+        for start in range(0, max(1, h_RD.shape[0]), chunk):
             piece = slice(start, start + chunk)
             out_RS = head_rows(head, h_RD[piece])
             values = function.values(out_RS, {name: value[piece] for name, value in context.items()})

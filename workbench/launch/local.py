@@ -1,7 +1,7 @@
-"""Workers on this machine: processes that share a grid's cells by locks.
+"""Workers on this machine.
 
-Each worker is `workbench grid FILE --worker`, the same program as any second invocation, so that what is true of
-several invocations is true of workers. It ends when its parent does: it reads its standard input, which then closes.
+Each is `workbench grid FILE --worker child`, the same program as any second invocation, so that what is true of several
+invocations is true of workers. It ends when its parent does: it reads its standard input, which then closes.
 """
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO
 
-from workbench.grid.cells import Planned
-from workbench.grid.folder import GridFolder
+from workbench.core.bounds import Natural
+from workbench.launch.base import Job, Launcher
 
 POLL = 0.5
 """Seconds between looks at the workers."""
@@ -33,50 +31,47 @@ class Worker:
     log: IO[bytes] = field(repr=False)
 
 
-def default_workers(gpus: int, cores: int) -> int:
-    """As many as there are GPUs, else one for every two cores."""
-    return gpus or max(1, cores // 2)
+@Launcher.register("local")
+class Local(Launcher):
+    """Processes on this machine: worker i sees GPU i (modulo their number) and an even share of the cores.
 
+    A worker that is killed is replaced while anything is left to do.
 
-def run_workers(
-    planned: Planned,
-    folder: GridFolder,
-    command: Sequence[str],
-    count: int,
-    gpus: int,
-    watch: Callable[[], bool],
-) -> int:
-    """Keep ``count`` workers at ``command`` until they have done all they can; how many of them ended in error.
-
-    ``watch`` is called about twice a second and says whether anything is left to do (a killed worker is replaced only
-    then). Worker i sees GPU i modulo ``gpus`` and an even share of the cores.
+    Settings:
+        workers: how many; 0: one a GPU, else one for every two cores.
     """
-    cores = len(os.sched_getaffinity(0))
-    workers = [_start(number, folder, command, count, gpus, cores) for number in range(count)]
-    errors = 0
-    try:
-        while workers:
-            time.sleep(POLL)
-            more = watch()
-            for worker in list(workers):
-                status = worker.process.poll()
-                if status is None:
-                    continue
+
+    def __init__(self, workers: Natural = 0) -> None:
+        """Keep the number."""
+        self.workers = workers
+
+    def run(self, job: Job) -> str:
+        """See the base: waits."""
+        cores, gpus = len(os.sched_getaffinity(0)), _gpus()
+        count = max(1, min(self.workers or gpus or cores // 2, job.due))
+        workers = [_start(number, job, count, gpus, cores) for number in range(count)]
+        errors = 0
+        try:
+            while workers:
+                time.sleep(POLL)
+                more = job.watch()
+                for worker in list(workers):
+                    status = worker.process.poll()
+                    if status is None:
+                        continue
+                    worker.log.close()
+                    workers.remove(worker)
+                    if status < 0 and more:
+                        workers.append(_start(worker.number, job, count, gpus, cores))
+                    errors += status > 0
+        finally:
+            for worker in workers:  # they save what they have on SIGTERM
+                worker.process.terminate()
+            for worker in workers:
+                worker.process.wait()
                 worker.log.close()
-                workers.remove(worker)
-                if status < 0:
-                    folder.mourn(planned.cells, worker.process.pid, signal.Signals(-status).name)
-                    if more:
-                        workers.append(_start(worker.number, folder, command, count, gpus, cores))
-                elif status:
-                    errors += 1
-    finally:
-        for worker in workers:  # they save what they have on SIGTERM
-            worker.process.terminate()
-        for worker in workers:
-            worker.process.wait()
-            worker.log.close()
-    return errors
+        many = "s" * (errors > 1)
+        return f"{errors} worker{many} ended in error; see {job.folder.workers}" if errors else ""
 
 
 def end_with_parent() -> None:
@@ -90,21 +85,14 @@ def end_with_parent() -> None:
     threading.Thread(target=listen, daemon=True).start()
 
 
-def log_of(folder: GridFolder, number: int) -> Path:
-    """Where a worker's output goes."""
-    return folder.workers / f"{number}.log"
-
-
-def _start(
-    number: int, folder: GridFolder, command: Sequence[str], count: int, gpus: int, cores: int
-) -> Worker:
+def _start(number: int, job: Job, count: int, gpus: int, cores: int) -> Worker:
     environment = dict(os.environ)
     environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // count)))
     if gpus:
         environment["CUDA_VISIBLE_DEVICES"] = _visible(number % gpus)
-    log = open(log_of(folder, number), "ab")  # noqa: SIM115 (open as long as its process)
+    log = open(job.folder.workers / f"{number}.log", "ab")  # noqa: SIM115 (open as long as its process)
     process = subprocess.Popen(
-        [sys.executable, "-m", "workbench", *command],
+        [sys.executable, "-m", "workbench", *job.command, "--worker", "child"],
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=subprocess.STDOUT,
@@ -112,6 +100,13 @@ def _start(
         start_new_session=True,  # a key that interrupts reaches the parent alone, which asks the workers to end
     )
     return Worker(number, process, log)
+
+
+def _gpus() -> int:
+    """GPUs that this process may use; torch is asked, for it is torch that will use them."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def _visible(index: int) -> str:

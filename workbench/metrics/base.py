@@ -1,186 +1,33 @@
-"""The contract of a metric: evidence in, named values with intervals out.
-
-Evidence is gathered once and lazily (a table without sample columns draws no samples) and shared by all
-metrics. Nothing here needs torch: whoever evaluates hands over numpy arrays and strings.
-"""
+"""The contract of a metric: evidence in, named values with intervals out; and the section that asks for them."""
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from workbench.core.bounds import Count, Natural
 from workbench.core.errors import Problem, WorkbenchError
 from workbench.core.part import Part, Section
+from workbench.metrics.evidence import Continued, Cost, Drawn, Evidence, HeldOut, MissingEvidence, Texts
+from workbench.metrics.judge import Judge
+from workbench.metrics.solving import Solving
 from workbench.metrics.value import Better, Value
 
 if TYPE_CHECKING:
     from workbench.core.node import Node
 
-T = TypeVar("T")
-
-
-class MissingEvidence(WorkbenchError):
-    """A metric asked for something this evaluation does not gather."""
-
-
-# --- what goes in -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Negative log-likelihood of B held-out blocks.
-
-    ``nats_BK`` [B, K] float64 for K noise draws (K = 1 where exact), in the order of their strata;
-    ``bytes_B`` int64, the bytes of text in each block; ``tokens_BL`` int64, the blocks themselves; ``kind``:
-    "exact", or "upper" for a bound; ``parts``: the bound's terms by name, nats per block [B]; ``document_B``:
-    which document a block belongs to, where known (blocks of one document are one cluster).
-    """
-
-    nats_BK: npt.NDArray[np.float64]
-    bytes_B: npt.NDArray[np.int64]
-    tokens_BL: npt.NDArray[np.int64]
-    kind: Literal["exact", "upper"] = "exact"
-    parts: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
-    document_B: npt.NDArray[np.int64] | None = None
-
-    @property
-    def relation(self) -> Literal["=", "≤"]:
-        """What a figure made of these nats says of the true one."""
-        return "=" if self.kind == "exact" else "≤"
-
-
-@dataclass(frozen=True)
-class Texts:
-    """N sequences of L tokens, [N, L] int64, beside their decoded texts."""
-
-    tokens_NL: npt.NDArray[np.int64]
-    texts: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Drawn(Texts):
-    """Texts drawn from a model.
-
-    ``seconds``: wall clock for all of them; ``calls``: network calls each sequence went through, averaged
-    over batches; ``batch``: sequences drawn at a time; ``sampler``: how, in words; ``device``: where.
-    """
-
-    seconds: float = math.nan
-    calls: float = math.nan
-    batch: int = 0
-    sampler: str = ""
-    device: str = ""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a run took.
-
-    ``tokens_per_second``: the training log's entries; ``seconds``: training's wall clock; ``tokens``: trained
-    on; ``parameters`` in all and ``parameters_non_embedding`` (without token and position embeddings).
-    """
-
-    tokens_per_second: Sequence[float] = ()
-    seconds: float | None = None
-    tokens: int | None = None
-    parameters: int | None = None
-    parameters_non_embedding: int | None = None
-    device: str = ""
-
-
-class _Lazy(Generic[T]):
-    """A value made when first asked for; a failure is kept too, so that a slow source fails once."""
-
-    def __init__(self, name: str, source: T | Callable[[], T] | None) -> None:
-        self.name, self.source = name, source
-        self.value: T | None = None
-        self.error: Exception | None = None
-
-    def get(self) -> T:
-        if self.error is not None:
-            raise self.error
-        if self.value is None:
-            if self.source is None:
-                raise MissingEvidence(f"this evaluation gathers no {self.name!r}")
-            try:
-                self.value = self.source() if callable(self.source) else self.source
-            except Exception as error:
-                self.error = error
-                raise
-        return self.value
-
-
-class Evidence:
-    """What metrics may look at. Each entry is a value, or a function that makes it when first asked for.
-
-    ``bound``: likelihood of held-out blocks. ``samples``: drawn texts. ``real``: held-out texts, as many and
-    as long as the samples. ``unigram``: token counts [V] of the train split. ``known_words``: the train
-    split's words (`diversity.word_set`). ``cost``: training's records.
-    """
-
-    def __init__(
-        self,
-        *,
-        bound: HeldOut | Callable[[], HeldOut] | None = None,
-        samples: Drawn | Callable[[], Drawn] | None = None,
-        real: Texts | Callable[[], Texts] | None = None,
-        unigram: npt.NDArray[np.int64] | Callable[[], npt.NDArray[np.int64]] | None = None,
-        known_words: frozenset[str] | Callable[[], frozenset[str]] | None = None,
-        cost: Cost | Callable[[], Cost] | None = None,
-    ) -> None:
-        """What is left out raises `MissingEvidence` when asked for."""
-        self._bound = _Lazy[HeldOut]("bound", bound)
-        self._samples = _Lazy[Drawn]("samples", samples)
-        self._real = _Lazy[Texts]("real", real)
-        self._unigram = _Lazy[npt.NDArray[np.int64]]("unigram", unigram)
-        self._known_words = _Lazy[frozenset[str]]("known_words", known_words)
-        self._cost = _Lazy[Cost]("cost", cost)
-
-    @property
-    def bound(self) -> HeldOut:
-        """Likelihood of held-out blocks."""
-        return self._bound.get()
-
-    @property
-    def samples(self) -> Drawn:
-        """Drawn texts."""
-        return self._samples.get()
-
-    @property
-    def real(self) -> Texts:
-        """Held-out texts, as many and as long as the samples."""
-        return self._real.get()
-
-    @property
-    def unigram(self) -> npt.NDArray[np.int64]:
-        """Token counts [V] of the train split."""
-        return self._unigram.get()
-
-    @property
-    def known_words(self) -> frozenset[str]:
-        """The train split's words."""
-        return self._known_words.get()
-
-    @property
-    def cost(self) -> Cost:
-        """Training's records."""
-        return self._cost.get()
-
-
-# --- parts --------------------------------------------------------------------------------------------------
+__all__ = [
+    "Continued", "Cost", "Drawn", "Evaluation", "Evidence", "HeldOut", "Metric", "MissingEvidence", "Prompts", "Texts",
+    "measure", "needed",
+]  # fmt: skip
 
 
 class Metric(Part, ABC, kind="metric"):
     """A figure, or a family of figures, of a trained model.
 
-    ``better``: which way is better, where that can be said. ``needs``: the entries of `Evidence` it reads.
+    ``better``: which way is better, where that can be said. ``needs``: the entries of `Evidence` it reads. One that
+    reads ``continuations`` gives each of its columns once for every kind of prompt, named ``<column>_<prompt>``.
     """
 
     better: ClassVar[Better] = "neither"
@@ -192,7 +39,68 @@ class Metric(Part, ABC, kind="metric"):
 
     @abstractmethod
     def __call__(self, evidence: Evidence) -> list[Value]:
-        """The values, one for each of `columns`. Pure: the same evidence gives the same values."""
+        """The values, one for each of `columns` (and prompt). Pure: the same evidence gives the same values."""
+
+
+class Prompts(Section):
+    """What a run is asked to continue: the first tokens of held-out blocks, or both ends of them.
+
+    Settings:
+        lengths: tokens given, each a kind of prompt of its own (``k25``).
+        infill: tokens given at the start and at the end with the gap between to be filled; empty fills none.
+        total: tokens of a sequence, prompt included; 0 takes a block's length.
+        count: prompts, from blocks evenly spread over the held-out text and the same for every run.
+        each: sequences drawn for each prompt.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[Count] = (1, 5, 10, 25, 50, 100),
+        infill: Sequence[Count] = (),
+        total: Natural = 0,
+        count: Count = 64,
+        each: Count = 5,
+    ) -> None:
+        """Keep the settings."""
+        self.total, self.count, self.each = total, count, each
+        self.lengths, self.infill = tuple(lengths), tuple(infill)
+
+    def ends(self) -> dict[str, tuple[int, int]]:
+        """Tokens given at the start and at the end, by the prompt's name."""
+        named = {f"k{length}": (length, 0) for length in self.lengths}
+        return named | ({"infill": (self.infill[0], self.infill[1])} if self.infill else {})
+
+    @classmethod
+    def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
+        """Prompts that leave nothing to write, do not fit a block, or that the sampler cannot condition on."""
+        yield from super().misfits(node, root)
+        lengths, infill, total = (node.settings[name] for name in ("lengths", "infill", "total"))
+        data, sampler = root.find("data"), root.find("sampler")
+        block = data.settings["length"] if data is not None else None
+        if block is not None and total > block:
+            yield Problem(f"{node.path}.total", f"{total} tokens, and a block has {block}; take total: {block}, or 0")
+        whole = total or block
+        if infill and len(infill) != 2:
+            yield Problem(f"{node.path}.infill", "two numbers are due, tokens given at the start and at the end")
+        if not lengths and not infill:
+            yield Problem(f"{node.path}.lengths", "no prompts at all; give lengths: [25], say")
+        for name, given in (("lengths", max(lengths, default=0)), ("infill", sum(infill))):
+            if whole is not None and given >= whole:
+                message = f"{given} tokens given of {whole} leave nothing to write; give fewer, or a larger total"
+                yield Problem(f"{node.path}.{name}", message)
+        part: Any = None if sampler is None else sampler.part
+        if infill and part is not None and part.conditions != "anywhere":
+            message = f"sampler {part.type_name!r} continues prefixes only and fills no gaps; leave infill out"
+            yield Problem(f"{node.path}.infill", message)
+
+
+REMEDIES: Mapping[str, tuple[str, str, str]] = {
+    "samples": ("samples", "measures samples and none are drawn", "samples: 64, say"),
+    "judge": ("judge", "asks a judge and there is none", "judge: smollm2, say"),
+    "continuations": ("prompts", "measures what is made of prompts and there are none", "prompts: {}"),
+    "attempts": ("solving", "measures attempts at puzzles and none are made", "solving: {}"),
+}
+"""Entry of the evidence → the setting that gathers it, what a metric does with it, what to set."""
 
 
 class Evaluation(Section):
@@ -205,8 +113,12 @@ class Evaluation(Section):
         samples: sequences to draw; 0 draws none.
         batch: blocks or sequences handled at a time.
         every: steps between evaluations while training; 0 evaluates once, at the end.
+        judge: a language model that reads the samples; metrics that ask one say so.
+        prompts: held-out text to be continued, for metrics of conditional generation.
+        solving: how held-out puzzles are attempted, on a corpus that has a checker.
     """
 
+    neutral: ClassVar[Mapping[str, Any]] = {"judge": None, "prompts": None, "solving": None}
     usual: ClassVar[Mapping[str, Any]] = {
         "metrics": [{"type": "bits_per_byte"}, {"type": "unigram_bits_per_byte"}],
     }
@@ -219,20 +131,23 @@ class Evaluation(Section):
         samples: Natural = 0,
         batch: Count = 64,
         every: Natural = 0,
+        judge: Judge | None = None,
+        prompts: Prompts | None = None,
+        solving: Solving | None = None,
     ) -> None:
         """Keep the settings."""
-        self.metrics = metrics
+        self.metrics, self.judge, self.prompts, self.solving = metrics, judge, prompts, solving
         self.blocks, self.draws, self.samples, self.batch, self.every = blocks, draws, samples, batch, every
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
-        """A metric that looks at samples where none are drawn."""
+        """A metric that looks at what is not gathered: one problem for each setting that would gather it."""
         yield from super().misfits(node, root)
-        for metric in node.settings["metrics"]:
-            if "samples" in metric.part.needs and not node.settings["samples"]:
-                message = f"{metric.part.type_name} measures samples and none are drawn; set samples: 64, say"
-                yield Problem(f"{node.path}.samples" if node.path else "samples", message)
-                return
+        for entry, (setting, does, remedy) in REMEDIES.items():
+            asking = [metric.part for metric in node.settings["metrics"] if entry in metric.part.needs]
+            if asking and not node.settings[setting]:
+                path = f"{node.path}.{setting}" if node.path else setting
+                yield Problem(path, f"{asking[0].type_name} {does}; set {remedy}")
 
 
 def needed(metrics: Iterable[Metric]) -> frozenset[str]:

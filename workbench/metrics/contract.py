@@ -1,20 +1,44 @@
-"""What every metric must satisfy: run on any registered part, a plug-in's included.
+"""What every metric and every strategy must satisfy: run on any registered part, a plug-in's included.
 
-``CHECKS`` maps the kind to a function from a part's class to a list of problems; none: the contract is met.
+``CHECKS`` maps a kind to a function from a part's class to a list of problems; none: the contract is met.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from workbench.metrics.base import Cost, Drawn, Evidence, HeldOut, Metric, Texts, needed
+from workbench.core.checks import run_checks
+from workbench.metrics.base import Continued, Cost, Drawn, Evidence, HeldOut, Metric, Texts, needed
+from workbench.metrics.judge import Judge, Passage, Reading
+from workbench.metrics.solving import Attempts, Strategy
 from workbench.metrics.value import Value
 
-ENTRIES = frozenset({"bound", "samples", "real", "unigram", "known_words", "cost"})
+ENTRIES = frozenset(
+    {"bound", "samples", "real", "unigram", "known_words", "cost", "judge", "continuations", "attempts"}
+)
 """The entries of `Evidence`."""
+
+
+class ByLetter(Judge):
+    """A judge of no network, for examples and tests: a letter costs its code's number of bits, in nats."""
+
+    def identity(self) -> str:
+        """Its name."""
+        return "by letter"
+
+    def reread(self, passages: Sequence[Passage]) -> list[Reading]:
+        """One token a letter; the state holds letter counts, the given part included."""
+        return [self._reading(passage) for passage in passages]
+
+    def _reading(self, passage: Passage) -> Reading:
+        codes = np.frombuffer(passage.text.encode(), dtype=np.uint8)
+        whole = np.frombuffer((passage.given + passage.text).encode(), dtype=np.uint8)
+        state = np.bincount(whole % 16, minlength=16).astype(np.float32)
+        return Reading(np.log(2.0 + codes % 8).astype(np.float32), len(codes), state)
 
 
 def example_evidence(only: frozenset[str] = ENTRIES) -> Evidence:
@@ -36,9 +60,38 @@ def example_evidence(only: frozenset[str] = ENTRIES) -> Evidence:
         "real": Texts(rng.integers(0, 50, (8, 16)), texts),
         "unigram": np.bincount(held.ravel(), minlength=50),
         "known_words": frozenset({"the", "people"}),
+        "attempts": Attempts(
+            rng.random((12, 16, 2)).cumsum(-1) > 0.8,
+            np.ones((12, 16, 2)).cumsum(-1) * 4,
+            rng.integers(0, 4, (12, 16)),
+            np.array([2.0, 3.0]),
+        ),
         "cost": Cost([100.0, 110.0, 120.0], 60.0, 6600, 1000, 800, "cpu"),
+        "judge": ByLetter(),
+        "continuations": {name: _example_prompts(given, rng) for name, given in (("k1", 1), ("k4", 4))},
     }
     return Evidence(**{name: entry for name, entry in entries.items() if name in only})  # type: ignore[arg-type]
+
+
+def _example_prompts(before: int, rng: np.random.Generator) -> Continued:
+    """Four prompts of ``before`` letters, two continuations each, of random letters."""
+
+    def letters(ids_NT: npt.NDArray[np.int64]) -> list[str]:
+        return ["".join(chr(97 + i) for i in row) for row in ids_NT.tolist()]
+
+    real, drawn = rng.integers(0, 26, (4, 12)), rng.integers(0, 26, (8, 12))
+    drawn[:, :before] = np.repeat(real[:, :before], 2, axis=0)
+    return Continued(
+        before=before,
+        after=0,
+        each=2,
+        drawn=Drawn(drawn, letters(drawn), seconds=1.0, calls=12),
+        real=Texts(real, letters(real)),
+        given=letters(real[:, :before]),
+        drawn_rest=letters(drawn[:, before:]),
+        real_rest=letters(real[:, before:]),
+        key=f"example {before}",
+    )
 
 
 def check_metric(part: type[Metric]) -> list[str]:
@@ -48,13 +101,17 @@ def check_metric(part: type[Metric]) -> list[str]:
     except Exception as error:
         return [f"cannot be built from its example settings: {type(error).__name__}: {error}"]
     problems = [f"needs {name!r}, which evidence does not hold" for name in sorted(metric.needs - ENTRIES)]
+    evidence = example_evidence(needed([metric]))
+    due = list(metric.columns())
+    if "continuations" in metric.needs:
+        due = [f"{name}_{prompt}" for prompt in evidence.continuations for name in due]
     try:
-        values = metric(example_evidence(needed([metric])))
+        values = metric(evidence)
         again = metric(example_evidence(needed([metric])))
     except Exception as error:
         return [*problems, f"raises on evidence with what it needs: {type(error).__name__}: {error}"]
-    if [value.name for value in values] != list(metric.columns()):
-        problems.append(f"gives {[value.name for value in values]}, declares {list(metric.columns())}")
+    if [value.name for value in values] != due:
+        problems.append(f"gives {[value.name for value in values]}, declares {due}")
     if values != again:
         problems.append("values differ between two calls on the same evidence")
     return problems + [f"{value.name}: {problem}" for value in values for problem in _value(value)]
@@ -70,9 +127,73 @@ def _value(value: Value) -> Iterator[str]:
             yield f"{value.value:g} lies outside its interval {value.low:g} … {value.high:g}"
         if not value.method:
             yield "an interval with no method"
+    if value.units is not None and value.value is not None:
+        numbers, weights = value.units.values, value.units.weights or (1.0,) * len(value.units.values)
+        mean = sum(number * weight for number, weight in zip(numbers, weights, strict=True)) / sum(weights)
+        if abs(mean - value.value) > 1e-4 * max(1.0, abs(mean)):
+            yield f"its units give {mean:g}, it is {value.value:g}"
     if Value.from_data(json.loads(json.dumps(value.as_data(), allow_nan=False))) != value:
         yield "does not survive JSON"
 
 
-CHECKS: dict[str, Callable[..., list[str]]] = {"metric": check_metric}
+def check_judge(part: type[Judge]) -> list[str]:
+    """Problems of a judge with its example settings, in words."""
+    try:
+        judge = part(**part.example())
+    except Exception as error:
+        return [f"cannot be built from its example settings: {type(error).__name__}: {error}"]
+    return judge_problems(judge)
+
+
+def judge_problems(judge: Judge) -> list[str]:
+    """Problems of a judge that is at hand, in words."""
+    texts = ["The people of the state.", "", "é", "word salad the of", "The people of the state. " * 3]
+    alone = [Passage(text) for text in texts]
+    given = [Passage(text, given="We ") for text in texts]
+    together = judge.reread([*alone, *given])
+    problems = [] if judge.identity() == judge.identity() else ["its identity changes"]
+    for passage, found in zip([*alone, *given], together, strict=True):
+        size = len(passage.text.encode())
+        nats = np.asarray(found.nats, dtype=np.float64)
+        if not np.all(np.isfinite(nats)) or np.any(nats < 0):
+            problems.append(f"{passage.text!r}: nats are not all finite and ≥ 0")
+        if not 0 <= found.bytes <= size or (size == 0 and len(nats)):
+            problems.append(f"{passage.text!r}: {len(nats)} tokens of {found.bytes} bytes, of a text of {size}")
+        if found.state.ndim != 1 or not np.all(np.isfinite(found.state)):
+            problems.append(f"{passage.text!r}: the state is no finite vector")
+        again = judge.reread([passage])[0]
+        if not np.allclose(again.nats, found.nats, atol=1e-3) or again.bytes != found.bytes:
+            problems.append(f"{passage.text!r}: read alone it costs other nats than among others")
+    for text, found in zip(texts[:-1], together[len(texts) :], strict=False):  # the last may be longer than is read
+        if found.bytes != len(text.encode()):
+            problems.append(f"{text!r}: behind a given part all {len(text.encode())} bytes count, not {found.bytes}")
+    return problems
+
+
+def check_strategy(part: type[Strategy]) -> list[str]:
+    """Problems of a strategy, in words."""
+    return run_checks(Strategy, part, (_frees,))
+
+
+def _frees(strategy: Strategy) -> Iterator[str]:
+    """What is broken, nothing that is given, the same each time; all of the rest where a prefix sampler may have it."""
+    lots = np.random.default_rng(0)
+    given_NL = lots.random((50, 12)) < 0.5
+    broken_NL = ~given_NL & (lots.random((50, 12)) < 0.3)
+    u_NL = lots.random((50, 12))
+    free_NL = strategy.free(given_NL, broken_NL, u_NL)
+    if free_NL.shape != given_NL.shape or free_NL.dtype != bool:
+        yield f"{free_NL.dtype} {free_NL.shape}, not a bool for each position"
+        return
+    if (free_NL & given_NL).any():
+        yield "frees a given position"
+    if (broken_NL & ~free_NL).any():
+        yield "keeps a broken position"
+    if not np.array_equal(free_NL, strategy.free(given_NL, broken_NL, u_NL)):
+        yield "frees others when asked again"
+    if not strategy.anywhere and not np.array_equal(free_NL, ~given_NL):
+        yield "keeps positions between others, and does not declare `anywhere`"
+
+
+CHECKS: dict[str, Callable[..., list[str]]] = {"metric": check_metric, "judge": check_judge, "strategy": check_strategy}
 """Kind → contract check."""

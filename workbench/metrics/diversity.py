@@ -36,7 +36,7 @@ class UnigramEntropy(Metric):
 
     def __call__(self, evidence: Evidence) -> list[Value]:
         """One value."""
-        return [_beside_real(self, self.type_name, evidence, _entropy_of(1), "nats")]
+        return [beside_real(self, self.type_name, evidence, _entropy_of(1), "nats")]
 
 
 @Metric.register("bigram_entropy")
@@ -47,7 +47,7 @@ class BigramEntropy(Metric):
 
     def __call__(self, evidence: Evidence) -> list[Value]:
         """One value."""
-        return [_beside_real(self, self.type_name, evidence, _entropy_of(2), "nats")]
+        return [beside_real(self, self.type_name, evidence, _entropy_of(2), "nats")]
 
 
 @Metric.register("repetition")
@@ -71,7 +71,7 @@ class Repetition(Metric):
 
     def __call__(self, evidence: Evidence) -> list[Value]:
         """One value for each size."""
-        return [_beside_real(self, f"rep_{n}", evidence, _repetition_of(n)) for n in self.sizes]
+        return [beside_real(self, f"rep_{n}", evidence, _repetition_of(n)) for n in self.sizes]
 
 
 @Metric.register("distinct")
@@ -131,7 +131,7 @@ class KnownWords(Metric):
                 np.array([len(one) for one in words], dtype=np.float64),
             )
 
-        return [_beside_real(self, self.type_name, evidence, share, note="a word between white space, any case")]
+        return [beside_real(self, self.type_name, evidence, share, note="a word between white space, any case")]
 
 
 # --- counting -----------------------------------------------------------------------------------------------
@@ -164,18 +164,18 @@ def ngram_ids(tokens_NL: Ints, n: int) -> Ints:
     return np.asarray(ids, dtype=np.int64)
 
 
-def _by_sequence(ids_NG: Ints) -> tuple[Ints, Ints]:
-    """(sequence, count) of every distinct n-gram of every sequence."""
+def by_sequence(ids_NG: Ints) -> tuple[Ints, Ints, Ints]:
+    """(sequence, id, count) of every distinct n-gram of every sequence."""
     kinds = int(ids_NG.max(initial=0)) + 1
     row_N = np.arange(len(ids_NG), dtype=np.int64)[:, None]
     found, counts = np.unique(row_N * kinds + ids_NG, return_counts=True)
-    return found // kinds, counts
+    return found // kinds, found % kinds, counts
 
 
 def entropy_by_sequence(tokens_NL: Ints, n: int = 1) -> Floats:
     """Entropy in nats of the n-grams within each sequence, [N]."""
     ids_NG = ngram_ids(tokens_NL, n)
-    row, counts = _by_sequence(ids_NG)
+    row, _, counts = by_sequence(ids_NG)
     p = counts / ids_NG.shape[1]
     return np.bincount(row, weights=-p * np.log(p), minlength=len(ids_NG)).astype(np.float64)
 
@@ -191,8 +191,7 @@ def distinct(tokens_NL: Ints, n: int) -> Estimate:
     ids_NG = ngram_ids(tokens_NL, n)
     sequences, per_sequence = ids_NG.shape
     kinds = int(ids_NG.max(initial=0)) + 1
-    pairs = np.unique(np.arange(sequences)[:, None] * kinds + ids_NG)
-    row, gram = pairs // kinds, pairs % kinds
+    row, gram, _ = by_sequence(ids_NG)
     lonely = np.bincount(gram, minlength=kinds)[gram] == 1  # n-grams of one sequence only: lost without it
     without_N = (kinds - np.bincount(row[lonely], minlength=sequences)) / max(1, (sequences - 1) * per_sequence)
     return jackknife(kinds / ids_NG.size, without_N)
@@ -237,7 +236,7 @@ def _repetition_of(n: int) -> Callable[[Texts], PerSequence]:
     return lambda texts: PerSequence(repetition_by_sequence(texts.tokens_NL, n))
 
 
-def _beside_real(
+def beside_real(
     metric: Metric,
     name: str,
     evidence: Evidence,

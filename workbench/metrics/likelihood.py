@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from workbench.metrics.base import Evidence, HeldOut, Metric
-from workbench.metrics.statistics import Estimate, cluster_sums, draw_variance, ratio
-from workbench.metrics.value import Value
+from workbench.metrics.statistics import Estimate, Floats, cluster_sums, draw_variance, ratio
+from workbench.metrics.value import Units, Value
 
 
 @Metric.register("bits_per_byte")
@@ -18,7 +20,8 @@ class BitsPerByte(Metric):
 
     The standard error takes blocks (documents, where known) as units of a ratio estimator; since each block
     has its own noise draws, it covers them too. ``extra`` splits it: ``se_draws`` from the draws of a block
-    (two or more), ``se_blocks`` what remains. The bound's terms stand beside, in bits per byte.
+    (two or more), ``se_blocks`` what remains. The bound's terms stand beside, in bits per byte. ``units`` hold the
+    figure of each of those units: runs measured on the same blocks are compared in pairs (`comparison.paired`).
     """
 
     better = "lower"
@@ -31,7 +34,8 @@ class BitsPerByte(Metric):
         found = per_unit(held, held.bytes_B, per_bit)
         scale = per_bit / float(held.bytes_B.sum())
         extra = {f"part_{name}": float(nats_B.sum()) * scale for name, nats_B in held.parts.items()}
-        return [likelihood_value(self, held, found, "bits/byte", extra | standard_errors(held, found, scale))]
+        value = likelihood_value(self, held, found, "bits/byte", extra | standard_errors(held, found, scale))
+        return [replace(value, units=Units.of(blocks_key(held), *unit_sums(held, held.bytes_B, per_bit)))]
 
 
 @Metric.register("perplexity")
@@ -76,9 +80,22 @@ def unigram_nats(tokens_BL: npt.NDArray[np.int64], counts_V: npt.NDArray[np.int6
 
 def per_unit(held: HeldOut, units_B: npt.NDArray[np.int64], scale: float) -> Estimate:
     """Σ nats · ``scale`` / Σ units, blocks (or documents) as independent units."""
+    return ratio(*unit_sums(held, units_B, scale))
+
+
+def unit_sums(held: HeldOut, units_B: npt.NDArray[np.int64], scale: float) -> tuple[Floats, Floats]:
+    """Nats · ``scale``, and ``units_B``, of each block, or of each document where documents are known."""
     nats_B = held.nats_BK.mean(axis=1) * scale
     units = np.asarray(units_B, dtype=np.float64)
-    return ratio(cluster_sums(nats_B, held.document_B), cluster_sums(units, held.document_B))
+    return cluster_sums(nats_B, held.document_B), cluster_sums(units, held.document_B)
+
+
+def blocks_key(held: HeldOut) -> str:
+    """Digest of the blocks, their bytes and their documents: what must be equal for a comparison in pairs."""
+    digest = hashlib.sha256(repr(held.tokens_BL.shape).encode())
+    for array in (held.tokens_BL, held.bytes_B, held.document_B):
+        digest.update(b"none" if array is None else np.ascontiguousarray(array, dtype=np.int64).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def standard_errors(held: HeldOut, found: Estimate, scale: float) -> dict[str, float]:

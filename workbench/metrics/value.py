@@ -8,8 +8,49 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
+Floats = npt.NDArray[np.float64]
 Better = Literal["lower", "higher", "neither"]
+
+
+KEPT_UNITS = 2000
+"""A value of more units keeps none of them: results stay files that one can read."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """What a figure is made of, unit by unit: figure = Σ weight · value / Σ weight (no weights: the plain mean).
+
+    ``key`` names the units (a digest of the prompts, of the blocks): two figures with the same key and number of
+    units are of the same units in the same order, and can be compared in pairs (`comparison.paired`). Numbers are
+    kept to six digits.
+    """
+
+    key: str
+    values: tuple[float, ...]
+    weights: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, key: str, above_N: Floats, below_N: Floats | None = None) -> Units | None:
+        """Units of Σ above / Σ below; None where they are too many to be kept, or one has nothing below."""
+        if below_N is None:
+            return None if len(above_N) > KEPT_UNITS else cls(key, _short(above_N))
+        if len(above_N) > KEPT_UNITS or not np.all(below_N > 0):
+            return None
+        return cls(key, _short(above_N / below_N), _short(below_N))
+
+    @classmethod
+    def from_data(cls, data: Any) -> Units | None:
+        """Inverse of plain data; None of None."""
+        if data is None:
+            return None
+        numbers = [tuple(float(number) for number in data.get(name, ())) for name in ("values", "weights")]
+        return cls(str(data["key"]), *numbers)
+
+
+def _short(numbers_N: Floats) -> tuple[float, ...]:
+    return tuple(float(f"{number:.6g}") for number in numbers_N.tolist())
 
 
 @dataclass(frozen=True)
@@ -19,7 +60,7 @@ class Value:
 
     ``relation``: "≤" where the figure is an upper bound. ``real``: the same figure on held-out text.
     ``extra``: named numbers that belong to it. ``method`` and ``note`` say how and with what reserve.
-    ``error``: why there is no value.
+    ``error``: why there is no value. ``units``: what it is made of, for comparisons in pairs.
     """
 
     name: str
@@ -38,6 +79,7 @@ class Value:
     real_high: float | None = None
     extra: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
+    units: Units | None = None
 
     def as_data(self) -> dict[str, Any]:
         """Plain data for JSON: no number that is not finite, no field at its default."""
@@ -68,7 +110,9 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
-_READ: Mapping[str, Callable[[Any], Any]] = {"str": str, "int": int, "float | None": _number}
+_READ: Mapping[str, Callable[[Any], Any]] = {
+    "str": str, "int": int, "float | None": _number, "Units | None": Units.from_data,
+}  # fmt: skip
 
 
 def _finite(value: Any) -> Any:

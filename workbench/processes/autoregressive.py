@@ -20,6 +20,7 @@ from workbench.processes.views import LeftToRightView, device_of, features
 
 if TYPE_CHECKING:
     from backbones.base import Backbone
+    from workbench.core.node import Node
 
 
 @Process.register("autoregressive")
@@ -45,7 +46,7 @@ class Autoregressive(Process):
         """Shift right by one; every position is a row."""
         batch, length = x0_BL.shape
         x0 = torch.from_numpy(np.ascontiguousarray(x0_BL))
-        x_BL = torch.cat([torch.full((batch, 1), self.eos, dtype=torch.long), x0[:, :-1]], dim=1)
+        x_BL = self.shifted(x0)
         count = batch * length
         rows_R = torch.zeros(padded_rows(count, self.device), dtype=torch.long)
         rows_R[:count] = torch.arange(count)
@@ -63,6 +64,10 @@ class Autoregressive(Process):
             tokens=count,
             bucket_tokens=torch.zeros(BUCKETS, dtype=torch.long),
         )
+
+    def shifted(self, x0_BL: Tensor) -> Tensor:
+        """What the network reads to predict ``x0_BL``: the end-of-document token, then all tokens but the last."""
+        return torch.cat([torch.full_like(x0_BL[:, :1], self.eos), x0_BL[:, :-1]], dim=1)
 
     def loss(self, shell: nn.Module, noised: Noised) -> Loss:
         """Cross-entropy, nats per token."""
@@ -122,6 +127,11 @@ class Autoregressive(Process):
         nats_R, right_R = shell(guessed, self.rows, x0[:, :-1], None, told_R, x0[:, given:].reshape(-1), self.chunk)
         nats_B = nats_R.reshape(batch, -1).double().sum(-1).cpu().numpy()
         return Continuation(Bound(nats_B[:, None], "exact"), right_R.reshape(batch, -1).cpu().numpy())
+
+    @classmethod
+    def says_unigram(cls, node: Node) -> bool:
+        """Always."""
+        return True
 
     def unigram_bias(self, share_V: Tensor) -> Tensor | None:
         """log share."""

@@ -41,6 +41,17 @@ class Shell(nn.Module):
         return f(self.net, *args)
 
 
+def named_weights(net: nn.Module) -> dict[str, Tensor]:
+    """Parameters and kept buffers by name; a tensor with two names (a tied head) once, under its first."""
+    seen: set[int] = set()
+    out = {}
+    for name, tensor in net.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            out[name] = tensor.detach()
+    return out
+
+
 @dataclass(frozen=True)
 class Noised:
     """A prepared training batch, made on the host.
@@ -113,7 +124,8 @@ class Process(Part, ABC, kind="process", supplied=("vocab", "eos", "length")):
     """A way to train and to use a backbone on text.
 
     ``sees``: sights of backbones that fit. ``offers``: the view it gives samplers. ``states`` and ``outputs`` size
-    the backbone. Supplied: ``vocab`` (tokens), ``eos`` (id of the end-of-document token), ``length``.
+    the backbone; ``copies``: sequences that it reads in training for one of the batch. Supplied: ``vocab`` (tokens),
+    ``eos`` (id of the end-of-document token), ``length``.
     """
 
     sees: ClassVar[frozenset[str]]
@@ -122,23 +134,43 @@ class Process(Part, ABC, kind="process", supplied=("vocab", "eos", "length")):
     states: int
     outputs: int
     device: torch.device = torch.device("cpu")
+    hints: ClassVar[bool] = False
+    """Whether it tells the network hints (`Backbone.hears`): a network that hears them gets some, and the other way."""
+    loss_is_text: bool = True
+    """Whether the training loss is nats of text, so that it can be shown as bits per byte."""
+    copies: int = 1
+    encloses: ClassVar[bool] = True
+    """Whether it may be the process of a part of the text: not one that keeps a network of its own between updates."""
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
-        """A backbone whose positions see too much or too little."""
+        """A backbone that sees or hears too much or too little; where another process stands around, it is asked."""
         yield from super().misfits(node, root)
         backbone = root.find("backbone")
-        if backbone is not None:
+        if backbone is not None and root.find("process") in (None, node):
             part: Any = backbone.part
             sight = part.sight(backbone.settings)
+            if part.hears(backbone.settings) != cls.hints:
+                hears, tells = ("no", "some") if cls.hints else ("some", "none")
+                remedies = _remedies(backbone, lambda other, settings: other.hears(settings) == cls.hints)
+                yield Problem(
+                    backbone.path,
+                    f"backbone {part.type_name!r} hears {hears} hints, and process {cls.type_name!r} tells {tells}. "
+                    f"What would fit: {', '.join(remedies) or 'no backbone at hand'}.",
+                )
             if sight not in cls.sees:
                 needs = " or ".join(repr(wanted) for wanted in sorted(cls.sees))
-                remedies = _sight_remedies(backbone, cls.sees)
+                remedies = _remedies(backbone, lambda other, settings: other.sight(settings) in cls.sees)
                 yield Problem(
                     backbone.path,
                     f"a position of backbone {part.type_name!r} sees {sight!r}, and process {cls.type_name!r} "
                     f"needs {needs}. What would fit: {', '.join(remedies) or 'no backbone at hand'}.",
                 )
+
+    @classmethod
+    def says_unigram(cls, node: Node) -> bool:
+        """Whether ``unigram_bias`` of a process with these (resolved) settings is a bias, and not None."""
+        return False
 
     @property
     def chunk(self) -> int:
@@ -152,9 +184,22 @@ class Process(Part, ABC, kind="process", supplied=("vocab", "eos", "length")):
     def unigram_bias(self, share_V: Tensor) -> Tensor | None:
         """The head bias [outputs] at which a network that says nothing else gives tokens the law ``share_V``.
 
-        None where no bias can say so.
+        None where no bias can say so (``says_unigram`` tells it before).
         """
         return None
+
+    def begin(self, net: nn.Module) -> None:
+        """Look at the network before its first update, the weights that it starts from in place; on the CPU."""
+
+    def advance(self, done: int, weights: Callable[[bool], Mapping[str, Tensor]]) -> None:
+        """After ``done`` updates. ``weights(averaged)``: the network's by name, the averages where there are any."""
+
+    def kept(self) -> Mapping[str, Tensor]:
+        """What the process remembers, for checkpoints: tensors by name, none by default."""
+        return {}
+
+    def recall(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what ``kept`` gave, after ``begin``."""
 
     rows: RowFunction
     """What the fused kernel does with a chunk of head outputs."""
@@ -212,13 +257,13 @@ class Process(Part, ABC, kind="process", supplied=("vocab", "eos", "length")):
         """What samplers see. Call under ``torch.no_grad`` and in eval mode."""
 
 
-def _sight_remedies(backbone: Node, sees: frozenset[str]) -> list[str]:
-    """Settings of this backbone, then other backbones (with their defaults), that show a position what is due."""
+def _remedies(backbone: Node, fits: Callable[[Any, Mapping[str, Any]], bool]) -> list[str]:
+    """Settings of this backbone, then other backbones (with their defaults), that fit."""
     part: Any = backbone.part
     found = [
         f"{name}: {str(not value).lower()}"
         for name, value in backbone.settings.items()
-        if isinstance(value, bool) and part.sight({**backbone.settings, name: not value}) in sees
+        if isinstance(value, bool) and fits(part, {**backbone.settings, name: not value})
     ]
     others: dict[str, Any] = {name: other for name, other in part.registered.items() if other is not part}
-    return found + [f"type: {name}" for name, other in sorted(others.items()) if other.sight({}) in sees]
+    return found + [f"type: {name}" for name, other in sorted(others.items()) if fits(other, {})]

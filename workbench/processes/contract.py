@@ -1,4 +1,4 @@
-"""What every readout, objective, draw of times, corruption and estimator must satisfy: run on any registered part.
+"""What every readout, objective, draw of times, corruption, divergence and estimator must satisfy, plug-ins' too.
 
 ``CHECKS`` maps a kind to a function from a part's class to a list of problems; none: the contract is met.
 """
@@ -22,6 +22,7 @@ from workbench.core.rng import Rng
 from workbench.processes.base import Bound, Shell
 from workbench.processes.corruptions import Corruption
 from workbench.processes.diffusion import Diffusion
+from workbench.processes.divergences import Divergence
 from workbench.processes.estimators import Estimator
 from workbench.processes.objectives import Context, DenoisingRows, Objective, ScoreEntropy
 from workbench.processes.readouts import Normalised, Plain, Readout
@@ -49,6 +50,11 @@ def check_time_draw(part: type[TimeDraw]) -> list[str]:
 def check_corruption(part: type[Corruption]) -> list[str]:
     """Problems of a way to draw noise, in words."""
     return run_checks(Corruption, part, (_same_bound, _by_place))
+
+
+def check_divergence(part: type[Divergence]) -> list[str]:
+    """Problems of a divergence of laws, in words."""
+    return run_checks(Divergence, part, (_apart,))
 
 
 def check_estimator(part: type[Estimator]) -> list[str]:
@@ -118,6 +124,8 @@ def _unigram(readout: Readout) -> Iterator[str]:
     share_V = share_V / share_V.sum()
     for graph, bound in _on_graphs(readout):
         bias_V = bound.unigram_bias(share_V)
+        if (bias_V is not None) != bound.says_unigram(type(graph)):
+            yield f"says_unigram is {bias_V is None} on {graph.type_name}, where unigram_bias is {bias_V}"
         if bias_V is None:
             continue
         _, context = _rows(graph)
@@ -195,19 +203,27 @@ def _by_sequence(times: TimeDraw) -> Iterator[str]:
 
 
 def _same_bound(corruption: Corruption) -> Iterator[str]:
-    """The absorbing bound of a denoiser that costs 1, or the number of masks, at each mask: ∫ dλ/λ of both is known."""
+    """The absorbing bound of a denoiser that costs 1, or the number of masks, at each mask: ∫ dλ/λ of both is known.
+
+    Where positions are given, of the others: n of them make a block of n.
+    """
     length, noise, times = 6, LogLinear(), UniformTimes()
-    count, weight = [], []
+    count, weight, free = [], [], []
     for step in range(40):
         drawn = corruption.draw(np.arange(500), length, step, Rng(0), noise, times)
+        if len(drawn.u_NL) != corruption.copies * 500:
+            yield f"500 sequences became {len(drawn.u_NL)}; `copies` says {corruption.copies} for each"
         if float(drawn.u_NL.min()) < 0 or float(drawn.u_NL.max()) >= 1 or not bool(drawn.weight_N.isfinite().all()):
             yield "numbers outside [0, 1), or weights that are no numbers"
             return
         moved_NL = drawn.u_NL < -torch.expm1(-drawn.sigma_N).unsqueeze(-1)
+        free_NL = torch.ones_like(moved_NL) if drawn.given_NL is None else ~drawn.given_NL
+        moved_NL &= free_NL
+        free.append(free_NL.double().sum(-1))
         count.append(moved_NL.double().sum(-1))
         weight.append(drawn.weight_N / torch.expm1(drawn.sigma_N))
-    count_N, weight_N = torch.cat(count), torch.cat(weight)
-    for power, due in ((1, float(length)), (2, length * (length + 1) / 2)):
+    count_N, weight_N, free_N = torch.cat(count), torch.cat(weight), torch.cat(free)
+    for power, due in ((1, float(free_N.mean())), (2, float((free_N * (free_N + 1) / 2).mean()))):
         found = float((weight_N * count_N**power).mean())
         if abs(found - due) > 0.04 * due:
             yield f"Σ over masks of (masks)^{power - 1} is {found:.3f} in the mean; the bound has {due:.3f}"
@@ -219,9 +235,26 @@ def _by_place(corruption: Corruption) -> Iterator[str]:
     whole = corruption.draw(np.arange(40, 56), 5, 3, Rng(1), noise, times)
     part = corruption.draw(np.arange(44, 50), 5, 3, Rng(1), noise, times)
     kept = torch.from_numpy((whole.item_N >= 4) & (whole.item_N < 10))
-    for name in ("t_N", "sigma_N", "weight_N", "u_NL"):
-        if not torch.equal(getattr(whole, name)[kept], getattr(part, name)):
+    for name in ("t_N", "sigma_N", "weight_N", "u_NL", "given_NL", "told_N"):
+        of_whole, of_part = getattr(whole, name), getattr(part, name)
+        if (of_whole is None) != (of_part is None) or (of_part is not None and not of_whole[kept].equal(of_part)):
             yield f"a sequence's {name} depends on its batch"
+
+
+# --- divergences ------------------------------------------------------------------------------------------------
+
+
+def _apart(divergence: Divergence) -> Iterator[str]:
+    """A finite number ≥ 0 a row, 0 where the laws are one and only there; each row by itself."""
+    log_q_RV, log_p_RV = torch.randn(2, 6, VOCAB, generator=torch.Generator().manual_seed(0)).double().log_softmax(-1)
+    nats_R = divergence.rows(log_q_RV, log_p_RV)
+    if nats_R.shape != (6,) or not bool((nats_R > 1e-6).all()) or not bool(nats_R.isfinite().all()):
+        yield f"6 rows became {list(nats_R.shape)} numbers, or laws that differ are not told apart"
+        return
+    if bool(divergence.rows(log_p_RV, log_p_RV).abs().max() > 1e-12):
+        yield "laws that are one are told apart"
+    if not torch.allclose(divergence.rows(log_q_RV[2:3], log_p_RV[2:3]), nats_R[2:3], rtol=1e-9):
+        yield "a row alone lies otherwise apart than among others"
 
 
 # --- estimators -------------------------------------------------------------------------------------------------
@@ -277,6 +310,7 @@ CHECKS: dict[str, Callable[[Any], list[str]]] = {
     "objective": check_objective,
     "time_draw": check_time_draw,
     "corruption": check_corruption,
+    "divergence": check_divergence,
     "estimator": check_estimator,
 }
 """Kind → contract check."""

@@ -36,7 +36,9 @@ class Draw:
     """The random part of N noised sequences, made of B: float64 on the host.
 
     ``item_N`` which of the batch each is (int64); ``t_N`` its time; ``sigma_N`` its noise; ``weight_N`` of the
-    objective's nats, which are per unit of σ; ``u_NL`` the numbers in [0, 1) that decide what moves.
+    objective's nats, which are per unit of σ; ``u_NL`` the numbers in [0, 1) that decide what moves. ``given_NL``
+    (bool) positions that stay clean whatever their number and that nothing is learnt of; ``told_N`` the noise that the
+    network hears, where it is not ``sigma_N``. None: no position; the same noise.
     """
 
     item_N: Ids
@@ -44,6 +46,8 @@ class Draw:
     sigma_N: Tensor
     weight_N: Tensor
     u_NL: Tensor
+    given_NL: Tensor | None = None
+    told_N: Tensor | None = None
 
 
 class Corruption(Part, ABC, kind="corruption"):
@@ -51,10 +55,14 @@ class Corruption(Part, ABC, kind="corruption"):
 
     Contract: the mean over N of weight · f(x_σ, σ) is, in expectation, ∫ E f dσ over (nearly) the noise between t = eps
     and t = 1, for every f that is 1/(e^σ − 1) times a function of the masks where only masks move (``masked_only``
-    ones), for every f at all elsewhere. A sequence's draw does not depend on how the batch is cut.
+    ones), for every f at all elsewhere. Where positions are given, f is of the others. A sequence's draw does not
+    depend on how the batch is cut. N = ``copies`` · B.
     """
 
     masked_only: ClassVar[bool] = False
+    copies: int = 1
+    whole: ClassVar[bool] = True
+    """Whether no position is given, so that a loss is nats of whole blocks."""
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
@@ -103,11 +111,13 @@ class Complementary(Corruption):
     range that is symmetric about ½. Each token of the batch is a target exactly once where only masks move.
     """
 
+    copies = 2
+
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
         """A schedule whose shares lie to one side of ½: partners would have none to share."""
         yield from super().misfits(node, root)
-        noise, times = root.find("process.noise"), root.find("process.times")
+        noise, times = root.under("process", "noise"), root.under("process", "time_draw")
         if noise is None or times is None:
             return
         low, high = share_range(build(noise), build(times))

@@ -24,6 +24,7 @@ from workbench.processes.views import DenoiserView, features
 
 if TYPE_CHECKING:
     from backbones.base import Backbone
+    from workbench.core.node import Node
 
 
 @Process.register("diffusion")
@@ -31,7 +32,7 @@ class Diffusion(Process):
     """Discrete diffusion by scores (Lou, Meng & Ermon 2024).
 
     Training loss, nats per token: E over noise of weight · Σ over live rows of the objective / (B · L), for a drawn
-    time weight(t) · dσ/dt.
+    time weight(t) · dσ/dt. Positions that the corruption gives away cost nothing and count among the B · L.
 
     Settings:
         graph: the forward process on one position.
@@ -69,7 +70,9 @@ class Diffusion(Process):
         self.vocab, self.length = vocab, length
         self.graph, self.noise, self.readout = graph, noise, readout.on(graph)
         self.objective, self.times, self.corruption = objective, times, corruption or Independent()
+        self.copies = self.corruption.copies
         self.estimator = estimator or MonteCarlo()
+        self.loss_is_text = self.corruption.whole
         self.states = self.outputs = graph.states
         self.rows = DenoisingRows(graph, self.readout, objective)
         self.bound_rows = DenoisingRows(graph, self.readout, ScoreEntropy())
@@ -98,7 +101,10 @@ class Diffusion(Process):
         batch, length = x0_BL.shape
         x0, sigma_B = torch.from_numpy(np.ascontiguousarray(x0_BL)), drawn.sigma_N
         x_BL = self.graph.corrupt(x0, sigma_B.unsqueeze(-1), drawn.u_NL)
-        live = self.graph.live(x_BL).reshape(-1).nonzero().squeeze(-1)
+        live_BL = self.graph.live(x_BL)
+        if drawn.given_NL is not None:
+            x_BL, live_BL = torch.where(drawn.given_NL, x0, x_BL), live_BL & ~drawn.given_NL
+        live = live_BL.reshape(-1).nonzero().squeeze(-1)
         padded = padded_rows(live.numel(), self.device)
         rows_R = torch.zeros(padded, dtype=torch.long)
         rows_R[: live.numel()] = live
@@ -108,7 +114,7 @@ class Diffusion(Process):
         bucket_B = (drawn.t_N * BUCKETS).long().clamp_(0, BUCKETS - 1)
         return Noised(
             x_BL=x_BL,
-            sigma_B=sigma_B.to(torch.float32),
+            sigma_B=(sigma_B if drawn.told_N is None else drawn.told_N).to(torch.float32),
             rows_R=rows_R,
             x_R=x_BL.reshape(-1)[rows_R],
             target_R=x0.reshape(-1)[rows_R],
@@ -129,12 +135,12 @@ class Diffusion(Process):
         total, nats_R, aux_RK = fused_rows(net.head, h_RD, noised.weight_R, self.rows, context, self.chunk)
         weight_R = noised.weight_R.to(nats_R.dtype)
         counted_R = (weight_R > 0).to(nats_R.dtype)
-        logs = {"bound/bucket": _bucketed(nats_R * weight_R, noised.bucket_R, noised.bucket_tokens)}
+        logs = {"bound/bucket": bucketed(nats_R * weight_R, noised.bucket_R, noised.bucket_tokens)}
         if self.graph.blind:
             counts = torch.zeros(BUCKETS, dtype=nats_R.dtype, device=nats_R.device)
             counts.index_add_(0, noised.bucket_R, counted_R)
             for index, name in enumerate(self.objective.aux):
-                logs[f"{name}/bucket"] = _bucketed(aux_RK[:, index] * counted_R, noised.bucket_R, counts)
+                logs[f"{name}/bucket"] = bucketed(aux_RK[:, index] * counted_R, noised.bucket_R, counts)
         return Loss(total / noised.tokens, logs)
 
     def nll(
@@ -160,6 +166,12 @@ class Diffusion(Process):
         """An upper bound by masks on the continuation alone; its guesses from one look at all of it masked."""
         return masked_continuation(self, shell, x0_BL, given, seq_B, rng, draws)
 
+    @classmethod
+    def says_unigram(cls, node: Node) -> bool:
+        """As the readout says, on the graph."""
+        graph, readout = node.settings["graph"].part, node.settings["readout"].part
+        return bool(readout.says_unigram(graph))
+
     def unigram_bias(self, share_V: Tensor) -> Tensor | None:
         """As the readout says, 0 for a mask."""
         bias_V = self.readout.unigram_bias(share_V)
@@ -170,7 +182,7 @@ class Diffusion(Process):
         return DenoiserView(shell, self.graph, self.noise, self.readout, self.length, self.states)
 
 
-def _bucketed(values_R: Tensor, bucket_R: Tensor, weight: Tensor) -> Tensor:
+def bucketed(values_R: Tensor, bucket_R: Tensor, weight: Tensor) -> Tensor:
     """[BUCKETS, 2]: sums of ``values_R`` by bucket beside the buckets' weights."""
     sums = torch.zeros(BUCKETS, dtype=values_R.dtype, device=values_R.device)
     sums.index_add_(0, bucket_R, values_R)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def needs_graph(node: Node, root: Node, wanted: type[Any]) -> Iterator[Problem]:
     """A problem where the recipe's graph is not ``wanted`` or derived from it."""
-    graph: Any = root.find("process.graph")
+    graph: Any = root.under("process", "graph")
     if graph is None or issubclass(graph.part, wanted):
         return
     fitting = [name for name, one in sorted(graph.part.registered.items()) if issubclass(one, wanted)]
@@ -26,7 +26,7 @@ def needs_graph(node: Node, root: Node, wanted: type[Any]) -> Iterator[Problem]:
 
 def needs_masks_only(node: Node, root: Node) -> Iterator[Problem]:
     """A problem where tokens of the recipe's graph move other than into a mask and out of it."""
-    graph: Any = root.find("process.graph")
+    graph: Any = root.under("process", "graph")
     if graph is None or (graph.part.mask and graph.part.blind):
         return
     fitting = [name for name, one in sorted(graph.part.registered.items()) if one.mask and one.blind]

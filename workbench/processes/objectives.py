@@ -40,7 +40,7 @@ class Objective(Part, ABC, kind="objective"):
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
         """A graph or a readout that is not what this objective needs."""
         yield from super().misfits(node, root)
-        readout: Any = root.find("process.readout")
+        readout: Any = root.under("process", "readout")
         if cls.masked_only:
             yield from needs_masks_only(node, root)
         yield from needs_graph(node, root, cls.graphs)

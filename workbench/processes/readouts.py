@@ -41,9 +41,18 @@ class Readout(Part, ABC, kind="readout", supplied=("vocab",)):
         """
         return None
 
+    def offset(self, sigma_R: Tensor) -> Tensor | None:
+        """What ``total`` adds to the log-sum of a row's outputs, [R] float64; None where it is not such a sum."""
+        return None
+
     @abstractmethod
     def log_score(self, out_RS: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:
         """Log-scores [R, S]; an affine readout may work in place when no gradient is recorded."""
+
+    @classmethod
+    def says_unigram(cls, graph: type[Graph]) -> bool:
+        """Whether ``unigram_bias`` says a law on such a graph, and not None."""
+        return False
 
     def unigram_bias(self, share_V: Tensor) -> Tensor | None:
         """Outputs for the tokens, [V], that say the law ``share_V`` at every σ; None where no constant can."""
@@ -53,7 +62,7 @@ class Readout(Part, ABC, kind="readout", supplied=("vocab",)):
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
         """A readout for masks beside a graph on which tokens move too."""
         yield from super().misfits(node, root)
-        graph = root.find("process.graph")
+        graph = root.under("process", "graph")
         if cls.masked_only and graph is not None and not (graph.part.mask and graph.part.blind):
             why = "tokens move too" if graph.part.mask else "there is no mask"
             yield Problem(
@@ -87,8 +96,17 @@ class Scaled(Readout):
         sums_R = out_RV.sub_(top_R1).exp_().sum(-1)
         return sums_R.double().log() + top_R1[:, 0] + self._shift(sigma_R.double())
 
+    def offset(self, sigma_R: Tensor) -> Tensor:
+        """−log(e^σ − 1) − log V."""
+        return self._shift(sigma_R.double())
+
     def _shift(self, sigma_R: Tensor) -> Tensor:
         return -torch.expm1(sigma_R).log() - self.log_vocab
+
+    @classmethod
+    def says_unigram(cls, graph: type[Graph]) -> bool:
+        """Yes."""
+        return True
 
     def unigram_bias(self, share_V: Tensor) -> Tensor:
         """log share + log V: scores that sum to what they should."""
@@ -145,6 +163,11 @@ class Normalised(CleanLaw):
     entropy is then MDLM's cross-entropy.
     """
 
+    @classmethod
+    def says_unigram(cls, graph: type[Graph]) -> bool:
+        """Where a position that may move says nothing of its token."""
+        return graph.blind
+
     def unigram_bias(self, share_V: Tensor) -> Tensor | None:
         """log share, where a position that may move says nothing of its token."""
         return share_V.log() if self.graph.blind else None
@@ -159,6 +182,11 @@ class LeaveOneOut(CleanLaw):
 
     s_y = q(y)/q(x) with q the law, noised. On masked rows of the absorbing graph it is the same as ``normalised``.
     """
+
+    @classmethod
+    def says_unigram(cls, graph: type[Graph]) -> bool:
+        """Yes."""
+        return True
 
     def unigram_bias(self, share_V: Tensor) -> Tensor:
         """log share."""

@@ -20,8 +20,8 @@ from workbench.assemble import Model
 from workbench.core.errors import WorkbenchError
 from workbench.core.files import read_json, sync_file, write_json, write_text
 from workbench.core.loading import Resolved
-from workbench.experiment import reopen
 from workbench.metrics.results import Results, ResultsError
+from workbench.opening import reopen
 from workbench.publish.card import card, import_words
 from workbench.publish.importing import SOURCE
 from workbench.run import RunFolder

@@ -23,10 +23,11 @@ from workbench.core.loading import Resolved, resolve_as
 from workbench.core.places import recipes_folder
 from workbench.core.tree import load_tree, merge, override, stable_hash
 from workbench.data.base import Tokenizer
+from workbench.processes.base import named_weights
 from workbench.publish.sources import default_name, fetch
 from workbench.recipe import Recipe
 from workbench.run import RunFolder
-from workbench.train.checkpoint import Checkpoints, list_steps, named_weights
+from workbench.train.checkpoint import Checkpoints, list_steps
 
 SOURCE = "source.json"
 """The note in a run's folder of where its weights came from."""
@@ -123,7 +124,7 @@ def fitting(
         states = assemble.model(resolved, tokenizer, "meta").process.states
         if reading.states in (None, states):
             return resolved, tokenizer
-        graph = resolved.node.find("process.graph")
+        graph = resolved.node.under("process", "graph")
         how = "" if graph is None else f" on graph {graph.part.type_name!r}"
         tried.append(f"tokenizer {tokenizer.type_name!r} has {tokenizer.vocab} ids, which is {states} states{how}")
     raise WorkbenchError(

@@ -32,6 +32,8 @@ SAMPLED = 12
 CURVES = 8
 """Trainings whose curves are drawn: more cannot be told apart."""
 FIGURES = "figures"
+SIGNS = "●■◆▲▼✚★✖◀▶⬢⬟" * 4
+"""The markers of a frontier's lines (`frontiers.MARKERS`) as characters, over and over."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def grid_page(planned: Planned, found: Sequence[Standing]) -> GridPage:
 def _html(page: GridPage, date: str) -> str:
     shown = [run for arm in page.arms[:SAMPLED] if (run := arm.run) is not None]
     sampled = any(run.results and run.results.samples for run in shown)
-    table = differences_table(page.differences)
+    table = differences_table(page.differences, page.arms)
     parts = [
         html.section("Figures", html.table_of(page.table) + html.notes_of(page.table)),
         html.section("Differences to the baseline", html.table_of(table) + html.notes_of(table)) if table.rows else "",
@@ -118,7 +120,7 @@ def _html(page: GridPage, date: str) -> str:
 
 
 def _markdown(page: GridPage, date: str) -> str:
-    table = differences_table(page.differences)
+    table = differences_table(page.differences, page.arms)
     parts = [
         f"# {markdown.line(page.title)}",
         markdown.line(page.lead),
@@ -128,7 +130,10 @@ def _markdown(page: GridPage, date: str) -> str:
     if table.rows:
         parts += ["## Differences to the baseline", markdown.table_text(table, "arm")]
         parts.append("\n".join(f"- {markdown.line(note)}" for note in table.notes))
-    parts += [f"![{plot.title}]({FIGURES}/{plot.name}.svg)\n\n*{plot.title}.* {plot.caption}" for plot in page.plots]
+    for plot in page.plots:  # the SVG has no words beside its axes, and Markdown no legend
+        told = ", ".join(f"{mark} {label}" for mark, label in zip(SIGNS, page.legends.get(plot.name, ()), strict=False))
+        text = f"![{plot.title}]({FIGURES}/{plot.name}.svg)\n\n*{plot.title}.* {plot.caption}"
+        parts.append(text + f" Lines in order, markers as drawn: {markdown.line(told)}." * bool(told))
     if page.failed:
         parts += ["## Not measured", "\n".join(f"- {markdown.line(text)}" for text in page.failed)]
     parts.append(f"Made {date} from what the run folders hold; nothing was trained or evaluated anew.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
@@ -11,11 +13,15 @@ from rich.text import Text
 from workbench.report.tables import Cell, Row, Table
 from workbench.report.words import visible
 
+MANY = 8
+"""Rows from which runs stay rows, however narrow the terminal."""
+
 
 def show(table: Table, console: Console) -> None:
     """Print ``table``, whichever way round fits; runs side by side that do not all fit stand below one another."""
     wide = _by_run(table)
-    for part in [wide] if _fits(wide, console) else _blocks(table, console):
+    blocks = _by_columns if len(table.rows) > MANY else _blocks
+    for part in [wide] if _fits(wide, console) else blocks(table, console):
         console.print(part)
     for row in table.rows:
         if row.remark:
@@ -32,6 +38,22 @@ def _by_run(table: Table) -> RichTable:
     for row in table.rows:
         shown.add_row(_label(row), *(_figure(cell, row) for cell in row.cells))
     return shown
+
+
+def _by_columns(table: Table, console: Console) -> list[RichTable]:
+    """All runs as rows, as many figures beside one another as fit, at least one."""
+    size = next((n for n in range(len(table.columns), 1, -1) if all(_fits(p, console) for p in _cut(table, n))), 1)
+    return _cut(table, size)
+
+
+def _cut(table: Table, size: int) -> list[RichTable]:
+    """The table in pieces of ``size`` columns."""
+    pieces = (slice(start, start + size) for start in range(0, len(table.columns), size))
+
+    def rows(at: slice) -> tuple[Row, ...]:
+        return tuple(replace(row, cells=row.cells[at]) for row in table.rows)
+
+    return [_by_run(replace(table, columns=table.columns[at], rows=rows(at))) for at in pieces]
 
 
 def _blocks(table: Table, console: Console) -> list[RichTable]:

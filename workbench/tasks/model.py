@@ -16,7 +16,7 @@ from tqdm import tqdm
 from samplers.base import Canvas
 from workbench.core.errors import WorkbenchError
 from workbench.core.rng import Rng
-from workbench.experiment import open_trained
+from workbench.opening import open_trained
 from workbench.tasks.scoring import Asked, Scorer, Scoring
 
 

@@ -1,8 +1,9 @@
 """Checkpoints: a folder per step, whole or absent, with one file per role and nothing pickled.
 
-``step-00001000/{model,ema,optimizer}.safetensors`` hold tensors by name, ``state.json`` the numbers and the SHA-256
-of each file. A checkpoint is written under another name, flushed, then renamed; reading checks every hash and falls
-back to the newest checkpoint that is whole, setting a damaged one aside as ``*.damaged``.
+``step-00001000/{model,ema,optimizer,process}.safetensors`` (those that there is something to keep in) hold tensors by
+name, ``state.json`` the numbers and the SHA-256 of each file. A checkpoint is written under another name, flushed, then
+renamed; reading checks every hash and falls back to the newest checkpoint that is whole, setting a damaged one aside as
+``*.damaged``.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 
 from workbench.core.errors import WorkbenchError
 from workbench.core.files import read_json, sha256, sync_file, write_json
+from workbench.processes.base import named_weights
 
 SCHEMA = 1
 STATE = "state.json"
@@ -134,7 +136,7 @@ class Checkpoints:
         for draft in self.folder.glob(f"{DRAFT}*"):
             shutil.rmtree(draft, ignore_errors=True)
 
-    def load_last(self, roles: Sequence[str] = ("model", "ema", "optimizer")) -> Checkpoint | None:
+    def load_last(self, roles: Sequence[str] = ("model", "ema", "optimizer", "process")) -> Checkpoint | None:
         """The newest whole checkpoint, or None where there is none.
 
         Damaged ones are renamed to ``*.damaged`` and named in ``self.damaged`` with the reason.
@@ -226,17 +228,6 @@ def load_weights(net: nn.Module, folder: Path, ema: bool = True, which: str = "l
         return replace(found, passed=tuple(problems))
     reason = "".join(f"\n  {problem}" for problem in problems) or f" ({which!r} was asked for)"
     raise CheckpointError(f"no usable checkpoint in {folder}{reason}\ntrain the run, or train it again in a new folder")
-
-
-def named_weights(net: nn.Module) -> dict[str, Tensor]:
-    """Parameters and kept buffers by name; a tensor with two names (a tied head) once, under its first."""
-    seen: set[int] = set()
-    out = {}
-    for name, tensor in net.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            out[name] = tensor.detach()
-    return out
 
 
 @torch.no_grad()

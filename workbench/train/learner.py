@@ -8,7 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from workbench.train.checkpoint import Checkpoint, all_finite, copy_into, named_weights
+from workbench.processes.base import named_weights
+from workbench.train.checkpoint import Checkpoint, all_finite, copy_into
 from workbench.train.ema import Ema
 from workbench.train.nonfinite import NonFinite
 from workbench.train.optim import Trainable, load_state, set_factor, state_tensors
@@ -44,6 +45,10 @@ class Learner:
         for optimizer in self.optimizers:
             optimizer.step()
         self.ema.update()
+
+    def weights(self, averaged: bool) -> dict[str, Tensor]:
+        """The weights by name, or the averages where there are any (the very tensors, not copies)."""
+        return named_weights(self.net) | (self.ema.tensors() if averaged else {})
 
     def forget_gradients(self) -> None:
         """Ready for the next update."""

@@ -161,6 +161,7 @@ class Trainer:
         else:
             self.learner.update(step)
         self.learner.forget_gradients()
+        self.process.advance(self.step, self.learner.weights)
 
     def _seed(self, step: int, index: int) -> None:
         """Key what torch draws (dropout) by seed, step and the global number of the micro-batch."""
@@ -277,6 +278,8 @@ class Trainer:
             return
         best = self.evaluations.best
         roles, numbers = self.learner.capture()
+        if kept := self.process.kept():
+            roles["process"] = kept
         counts = {"seconds": self.seconds, "tokens": self.tokens, "skipped": self.skipped, "best": best}
         state = {**numbers, **counts, "machine": self.machine.facts()}
         self.checkpoints.save(self.step, roles, state, best["step"] if best else -1)
@@ -295,6 +298,7 @@ class Trainer:
         if found is not None:
             state = found.state
             self.learner.restore(found)
+            self.process.recall(found.tensors.get("process", {}))
             self.step, self.tokens, self.before = state["step"], state["tokens"], state["seconds"]
             self.skipped, self.evaluations.best = list(state["skipped"]), state["best"]
             notes.append(f"resumed after {self.step} updates from {found.path}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from workbench.core.bounds import Count, Natural, NonNegative, Probability
 from workbench.core.errors import Problem
@@ -50,7 +50,8 @@ class Train(Section):
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
-        """A batch that cannot be cut into micro-batches; a best figure of no evaluation that runs while training."""
+        """A batch that cannot be cut into micro-batches; a best figure of no evaluation that runs while training;
+        a start at the unigram that head or readout cannot say."""
         yield from super().misfits(node, root)
         batch, accumulate, best = (node.settings[name] for name in ("batch", "accumulate", "best"))
         if batch % accumulate:
@@ -64,6 +65,9 @@ class Train(Section):
                     f"needs <evaluation>/<figure> of an evaluation with `every:`; found {best!r}. "
                     f"There are: {', '.join(names) or 'none'}",
                 )
+
+        if node.settings["unigram_start"]:
+            yield from _no_unigram(f"{node.path}.unigram_start", root)
 
     def __init__(
         self,
@@ -97,3 +101,17 @@ class Train(Section):
         self.log_every, self.checkpoint_every, self.keep, self.best = log_every, checkpoint_every, keep, best
         self.skip_nonfinite, self.minutes, self.tensorboard = skip_nonfinite, minutes, tensorboard
         self.unigram_start = unigram_start
+
+
+def _no_unigram(path: str, root: Node) -> Iterator[Problem]:
+    """Why a recipe's network cannot begin at the frequencies of tokens."""
+    backbone, process = cast("Any", root.find("backbone")), cast("Any", root.find("process"))
+    if backbone is not None and not backbone.part.head_bias:
+        yield Problem(path, f"the head of backbone {backbone.part.type_name!r} has no bias to set; leave it false")
+    if process is not None and not process.part.says_unigram(process):
+        said = process.find("readout") or process
+        yield Problem(
+            path,
+            f"{said.part.kind} {said.part.type_name!r} cannot say the law of tokens by a constant there; leave it "
+            "false, or take a readout that can",
+        )

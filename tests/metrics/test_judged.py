@@ -1,0 +1,84 @@
+"""Figures of a judge by hand, MAUVE by its own package, comparisons that cover what they should."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from workbench.core.errors import WorkbenchError
+from workbench.metrics.base import Drawn, Evidence, Texts
+from workbench.metrics.comparison import equivalence, holm, paired, paired_bootstrap, smallest_detectable
+from workbench.metrics.contract import ByLetter, example_evidence
+from workbench.metrics.judge import Passage
+from workbench.metrics.judged import ContinuationNats, JudgePerplexity
+from workbench.metrics.mauve import Mauve, states
+from workbench.metrics.statistics import Estimate
+from workbench.metrics.value import Units, Value
+
+
+def test_both_perplexities_by_hand() -> None:
+    texts = ["aab", "the people of it"]
+    tokens = np.zeros((2, 3), np.int64)
+    evidence = Evidence(samples=Drawn(tokens, texts), real=Texts(tokens, texts), judge=ByLetter())
+    whole, mean = JudgePerplexity()(evidence)
+    nats = [[math.log(2 + ord(letter) % 8) for letter in text] for text in texts]
+    assert whole.value == pytest.approx(math.exp(sum(map(sum, nats)) / 19))
+    assert mean.value == pytest.approx(math.exp(np.mean([np.mean(one) for one in nats])))
+    assert whole.value == whole.real
+    assert whole.extra["bits_per_byte"] == pytest.approx(sum(map(sum, nats)) / 19 / math.log(2))
+    assert "by letter" in whole.note
+
+
+def test_continuations_count_what_was_written() -> None:
+    evidence = example_evidence()
+    first, _ = ContinuationNats()(evidence)
+    one = evidence.continuations["k1"]
+    read = ByLetter().reread([Passage(text) for text in one.drawn_rest])
+    assert first.name == "continuation_nats_k1"
+    assert first.value == pytest.approx(np.concatenate([r.nats for r in read]).mean(), rel=1e-5)
+    assert first.units is not None and len(first.units.values) == 4
+    assert paired(first, first).value == 0
+    with pytest.raises(WorkbenchError, match="other units"):
+        paired(first, Value("x", 1.0, units=Units("else", (1.0,) * 4)))
+    with pytest.raises(WorkbenchError, match="no units"):
+        paired(first, Value("x", 1.0))
+
+
+def test_mauve_is_that_of_its_package() -> None:
+    mauve = pytest.importorskip("mauve")
+    rng = np.random.default_rng(0)
+    real, own = ([" ".join(rng.choice(list(letters), 20)) for _ in range(60)] for letters in ("abcdefgh", "efghijkl"))
+    evidence = Evidence(
+        samples=Drawn(np.zeros((60, 2), np.int64), own), real=Texts(np.zeros((60, 2), np.int64), real), judge=ByLetter()
+    )
+    (found,) = Mauve(seeds=2)(evidence)
+    p, q = (states(ByLetter(), [Passage(text) for text in texts]) for texts in (real, own))
+    direct = [mauve.compute_mauve(p_features=p, q_features=q, seed=s, mauve_scaling_factor=5).mauve for s in (1, 2)]
+    assert found.value == pytest.approx(np.mean(direct), abs=1e-6)
+    assert "only 60 texts" in found.note
+    assert found.value < found.extra["ceiling"]
+
+
+def test_paired_bootstrap_covers() -> None:
+    rng = np.random.default_rng(3)
+    hits = 0
+    for trial in range(1000):
+        level, weight = rng.normal(3, 1, 60), rng.uniform(20, 60, 60)
+        a, b = level + rng.normal(0.1, 0.2, 60), level + rng.normal(0, 0.2, 60)
+        found = paired_bootstrap((a, weight), (b, weight), resamples=400, seed=trial)
+        hits += found.low <= 0.1 <= found.high
+    assert abs(hits / 1000 - 0.95) <= 0.02
+
+
+def test_families_equivalence_and_power() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert equivalence(Estimate(0.0, 0.1), 0.5).equivalent
+    assert not equivalence(Estimate(0.45, 0.1), 0.5).equivalent
+    assert equivalence(Estimate(0.2, 0.1), 0.5).p == pytest.approx(stats.norm.sf(3))
+    due = (stats.t.ppf(0.975, 9) + stats.t.ppf(0.8, 9)) / math.sqrt(10)
+    assert smallest_detectable(1.0, 10) == pytest.approx(due, rel=0.01)
+    with pytest.raises(WorkbenchError, match="margin above 0"):
+        equivalence(Estimate(0.0, 0.1), 0.0)
