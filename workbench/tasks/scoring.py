@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from workbench.core.errors import WorkbenchError
 from workbench.core.rng import Rng
-from workbench.experiment import Opened
+from workbench.opening import Opened
 
 Scoring = Literal["suffix", "full"]
 Tell = Callable[[int], None]
