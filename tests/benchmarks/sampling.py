@@ -5,7 +5,7 @@ vocabulary, one float32 race a step, and the denoising last step. Its steps all 
 and the figure is *per step*, times the steps. Each way and batch size runs in a process of its own, in turn, several
 rounds; figures are medians. A walk that would take longer than ``--patience`` is scaled by its steps from the longest
 one that was run, and marked ≈ (walks that skip steps would do better). Random weights at the quickstart's width: no
-text, only its cost. About seven minutes on a quiet machine of two cores:
+text, only its cost. Half an hour on one thread of a quiet machine; `--rounds 1` takes ten minutes:
 
     python tests/benchmarks/sampling.py --out docs/results/sampling
 """
