@@ -1,41 +1,18 @@
-"""What networks share that read noised blocks beside clean text: the setting, and what stands before each block."""
+"""What networks share that read noised blocks beside clean text: which mixers can, and what stands before a block."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbones.base import BlockMixer, Mixer, Sight
+from backbones.base import BlockMixer, Mixer
 from workbench.core.errors import Problem
 
 if TYPE_CHECKING:
     from workbench.core.spec import Node
-
-
-def sight_of(settings: Mapping[str, Any]) -> Sight:
-    """The sight of a backbone with settings ``causal`` and ``blockwise``."""
-    return "left" if settings.get("causal", False) else "block" if settings.get("blockwise", False) else "all"
-
-
-def sight_misfits(node: Node) -> Iterator[Problem]:
-    """Both of these settings at once."""
-    if node.settings["causal"] and node.settings["blockwise"]:
-        yield Problem(
-            f"{node.path}.blockwise" if node.path else "blockwise",
-            "a position sees its whole block, or with causal: true only what is before it: set one of the two",
-        )
-
-
-def hint_misfits(node: Node) -> Iterator[Problem]:
-    """Hints for a network that keeps a cache of clean text, which expects nothing."""
-    if node.settings["hints"] and sight_of(node.settings) != "all":
-        yield Problem(
-            f"{node.path}.hints" if node.path else "hints",
-            "hints are for a network that sees a whole noised text: leave causal and blockwise out, or the hints",
-        )
 
 
 def mixer_block_misfits(node: Node, mixer: Node) -> Iterator[Problem]:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from backbones.base import Backbone, Mixer, Sight
-from backbones.blockwise import hint_misfits, mixer_block_misfits, sight_misfits, sight_of
+from backbones.base import Backbone, Mixer
+from backbones.blockwise import mixer_block_misfits
 from backbones.conditioning import ADALN, Conditioning
 from backbones.embedding import Hint, Tokens, zero_head
-from backbones.stack import MLP, FinalNorm, LayerNorm, Stack, block
+from backbones.sighted import Sighted
+from backbones.stack import MLP, FinalNorm, LayerNorm, block
 from workbench.core.bounds import Count, Natural, NonNegative, Probability
 from workbench.core.errors import Problem
 from workbench.core.part import Maker, did_you_mean
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from workbench.core.spec import Node
 
 
-class Mixed(Stack):
+class Mixed(Sighted):
     """Base of stacks whose mixers are parts of their own: SEDD's embedding, norms, conditioning and head around them.
 
     Settings:
@@ -37,8 +38,6 @@ class Mixed(Stack):
             embedding tables of their own, 0 for none.
         hints: whether the network hears a hint of what it expects itself, for process self_conditioned.
     """
-
-    neutral = {"hints": False, "blockwise": False}
 
     def __init__(
         self,
@@ -66,21 +65,9 @@ class Mixed(Stack):
         self.hint = Hint(dim) if hints else None
 
     @classmethod
-    def sight(cls, settings: Mapping[str, Any]) -> Sight:
-        """Left when causal, block when blockwise, else all."""
-        return sight_of(settings)
-
-    @classmethod
-    def hears(cls, settings: Mapping[str, Any]) -> bool:
-        """As ``hints`` says."""
-        return bool(settings.get("hints", False))
-
-    @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
-        """Two sights at once; mixers that do not fit the width or read no blocks."""
+        """Mixers that do not fit the width or read no blocks."""
         yield from super().misfits(node, root)
-        yield from sight_misfits(node)
-        yield from hint_misfits(node)
         for mixer in cls.mixers(node):
             yield from mixer_misfits(node, mixer)
             yield from mixer_block_misfits(node, mixer)

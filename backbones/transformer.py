@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from backbones.attention import Attention, head_misfits
-from backbones.base import Backbone, Mixer, Sight
-from backbones.blockwise import hint_misfits, sight_misfits, sight_of
+from backbones.base import Backbone, Mixer
 from backbones.conditioning import ADALN, Conditioning
 from backbones.embedding import Hint, Tokens, zero_head
 from backbones.shortconv import ShortConv
-from backbones.stack import MLP, FinalNorm, LayerNorm, Stack, block
+from backbones.sighted import Sighted
+from backbones.stack import MLP, FinalNorm, LayerNorm, block
 from workbench.core.bounds import Count, Natural, Positive, Probability
 from workbench.core.errors import Problem
 from workbench.kernels.attention import Kernel
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @Backbone.register("transformer")
-class Transformer(Stack):
+class Transformer(Sighted):
     """Transformer with rotary positions and adaptive layer norm on σ, laid out as the official SEDD code.
 
     Settings:
@@ -46,7 +46,6 @@ class Transformer(Stack):
     """
 
     usual = {"conditioning": {"type": "adaln"}}
-    neutral = {"hints": False, "blockwise": False}
 
     def __init__(
         self,
@@ -87,21 +86,9 @@ class Transformer(Stack):
         self.hint = Hint(dim) if hints else None
 
     @classmethod
-    def sight(cls, settings: Mapping[str, Any]) -> Sight:
-        """Left when causal, block when blockwise, else all."""
-        return sight_of(settings)
-
-    @classmethod
-    def hears(cls, settings: Mapping[str, Any]) -> bool:
-        """As ``hints`` says."""
-        return bool(settings.get("hints", False))
-
-    @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
-        """Heads that do not share the width; an even short convolution; two sights at once."""
+        """Heads that do not share the width; an even short convolution."""
         yield from super().misfits(node, root)
-        yield from sight_misfits(node)
-        yield from hint_misfits(node)
         yield from head_misfits(node)
         width = node.settings["shortconv"]
         if width and width % 2 == 0:

@@ -17,6 +17,7 @@ from workbench.core.bounds import Count
 from workbench.core.errors import Problem
 from workbench.core.part import Maker
 from workbench.core.rng import Rng
+from workbench.processes.around import Around
 from workbench.processes.base import Bound, Loss, Noised, Process
 from workbench.processes.reading import Through
 from workbench.processes.views import device_of
@@ -39,7 +40,7 @@ class NoisedBlocks(Noised):
 
 
 @Process.register("blocks")
-class Blocks(Process):
+class Blocks(Around[Process]):
     """Block diffusion (BD3-LM; Arriola et al. 2025, eq. 3): log p(x) = Σ_b log p(x^b | x^<b), each factor a process.
 
     To the process within, a block is a text of ``size`` tokens: it noises each by noise of its own, weighs, scores and
@@ -58,11 +59,9 @@ class Blocks(Process):
 
     def __init__(self, vocab: int, length: int, inner: Maker[Process], size: Count = 16) -> None:
         """Texts of ``length`` tokens, a multiple of ``size``."""
+        super().__init__(inner(length=size))
         self.vocab, self.length, self.size = vocab, length, size
-        self.inner = inner(length=size)
-        self.states, self.outputs = self.inner.states, self.inner.outputs
-        self.copies = self.inner.copies + 1  # the clean text is read too
-        self.loss_is_text = self.inner.loss_is_text
+        self.copies += 1  # the clean text is read too
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
@@ -94,25 +93,6 @@ class Blocks(Process):
                 f"{node.path}.size",
                 f"data.length {length} is no whole number of blocks of {size}. What divides it: {', '.join(fitting)}",
             )
-
-    def place(self, device: torch.device) -> None:
-        """Here and within."""
-        super().place(device)
-        self.inner.place(device)
-
-    def compile_chunks(self) -> None:
-        """Those of the process within."""
-        self.inner.compile_chunks()
-
-    @classmethod
-    def says_unigram(cls, node: Node) -> bool:
-        """As the process within."""
-        inner: Any = node.settings["inner"]
-        return bool(inner.part.says_unigram(inner))
-
-    def unigram_bias(self, share_V: Tensor) -> Tensor | None:
-        """As the process within."""
-        return self.inner.unigram_bias(share_V)
 
     def prepare(self, x0_BL: Ids, seq_B: Ids, step: int, rng: Rng) -> Noised:
         """Each block noised as a text of its own, at noise of its own."""

@@ -26,6 +26,7 @@ from workbench.core.bounds import Count
 from workbench.core.errors import Problem
 from workbench.core.rng import Rng
 from workbench.kernels.rows import fused_rows, gather_features, head_rows
+from workbench.processes.around import Around
 from workbench.processes.base import Bound, Loss, Noised, Process, named_weights
 from workbench.processes.corruptions import Draw
 from workbench.processes.diffusion import Diffusion, bucketed
@@ -58,7 +59,7 @@ class Lesson(Noised):
 
 
 @Process.register("distilled")
-class Distilled(Process):
+class Distilled(Around[Diffusion]):
     """A diffusion process taught by the network that it starts from: fewer steps for the same text (SDTT).
 
     Training loss: Σ over masks of the divergence between the student's law and its target / (B · L), at the times and
@@ -78,7 +79,6 @@ class Distilled(Process):
     sees = Diffusion.sees
     offers: ClassVar[type[View]] = ScoreView
     usual = {"inner": {"type": "diffusion"}, "divergence": {"type": "reverse_kl"}}
-    loss_is_text = False
     encloses = False
 
     @classmethod
@@ -110,10 +110,10 @@ class Distilled(Process):
         averaged: bool = True,
     ) -> None:
         """``inner``: on a graph where only masks move."""
-        self.inner, self.divergence = inner, divergence
+        super().__init__(inner)
+        self.loss_is_text = False
+        self.divergence = divergence
         self.teacher_steps, self.leaps, self.round, self.averaged = teacher_steps, leaps, round, averaged
-        self.states, self.outputs = inner.states, inner.outputs
-        self.copies = inner.copies
         self.teacher: Backbone | None = None
         self.rows = TaughtRows(self)
 
@@ -146,7 +146,6 @@ class Distilled(Process):
     def place(self, device: torch.device) -> None:
         """Student, teacher and inner process are on one device."""
         super().place(device)
-        self.inner.place(device)
         if self.teacher is not None:
             self.teacher.to(device)
 
@@ -261,16 +260,6 @@ class Distilled(Process):
     ) -> Bound:
         """The inner process's bound, of the student."""
         return self.inner.nll(shell, x0_BL, seq_B, rng, draws)
-
-    @classmethod
-    def says_unigram(cls, node: Node) -> bool:
-        """As the process within."""
-        inner: Any = node.settings["inner"]
-        return bool(inner.part.says_unigram(inner))
-
-    def unigram_bias(self, share_V: Tensor) -> Tensor | None:
-        """The inner process's."""
-        return self.inner.unigram_bias(share_V)
 
     def view(self, shell: nn.Module) -> View:
         """The inner process's view of the student."""

@@ -16,6 +16,7 @@ from workbench.core.bounds import Probability
 from workbench.core.errors import Problem
 from workbench.core.rng import Rng
 from workbench.kernels.rows import gather_features, rows_values
+from workbench.processes.around import Around
 from workbench.processes.base import Bound, Loss, Noised, Process
 from workbench.processes.diffusion import Diffusion
 from workbench.processes.fits import needs_masks_only
@@ -38,7 +39,7 @@ class Told(Noised):
 
 
 @Process.register("self_conditioned")
-class SelfConditioned(Process):
+class SelfConditioned(Around[Diffusion]):
     """A diffusion process whose network hears, at masks, the expected token of the law that it said there before.
 
     Self-conditioning (Chen, Zhang & Hinton 2022, "Analog bits"; Strudel et al. 2022, on embeddings) on laws of tokens:
@@ -72,28 +73,8 @@ class SelfConditioned(Process):
 
     def __init__(self, inner: Diffusion, share: Probability = 0.5) -> None:
         """``inner``: on a graph where only masks move."""
-        self.inner, self.share = inner, share
-        self.states, self.outputs = inner.states, inner.outputs
-        self.copies, self.loss_is_text = inner.copies, inner.loss_is_text
-
-    def place(self, device: torch.device) -> None:
-        """Here and within."""
-        super().place(device)
-        self.inner.place(device)
-
-    def compile_chunks(self) -> None:
-        """Those of the process within."""
-        self.inner.compile_chunks()
-
-    @classmethod
-    def says_unigram(cls, node: Node) -> bool:
-        """As the process within."""
-        inner: Any = node.settings["inner"]
-        return bool(inner.part.says_unigram(inner))
-
-    def unigram_bias(self, share_V: Tensor) -> Tensor | None:
-        """The inner process's."""
-        return self.inner.unigram_bias(share_V)
+        super().__init__(inner)
+        self.share = share
 
     def prepare(self, x0_BL: Ids, seq_B: Ids, step: int, rng: Rng) -> Told:
         """The inner process's batch, and whether this update has hints: a number of the step's own."""
