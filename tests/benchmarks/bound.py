@@ -16,12 +16,11 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from machine import peak_mb, processor
+from machine import add_common, conditions, in_words, keep, peak_mb
 from sampling import network
 
 WAYS = ("plain fp32", "plain bf16", "workbench")
@@ -123,13 +122,10 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def page(record: dict[str, Any]) -> str:
     """The record as a page of the docs."""
-    sizes = ", ".join(f"{name} {value:,}" for name, value in record["sizes"].items())
     lines = [
         "# A likelihood bound beside a plain loop",
         "",
-        f"{record['date']}, {record['machine']}, {record['threads']} threads, torch {record['torch']}; medians of "
-        f"{record['rounds']} processes each, in turn.",
-        f"Sizes: {sizes}; random weights, {record['precision']}. Command: `{record['command']}`.",
+        *in_words(record, f"medians of {record['rounds']} processes each, in turn"),
         "",
         "*plain* computes the scores of all positions × the vocabulary, one draw at a time; the same numbers, so that",
         "nats per token must agree (bf16: nearly).",
@@ -149,13 +145,8 @@ def page(record: dict[str, Any]) -> str:
 def parsed(words: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sizes = {"vocab": 50_257, "dim": 192, "depth": 3, "length": 256, "batch": 4, "draws": 8, "threads": 2, "rounds": 3}
-    for name, value in sizes.items():
-        parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="of ours")
-    parser.add_argument("--out", type=Path, help="folder for the figures")
-    parser.add_argument("--way", help=argparse.SUPPRESS)
+    sizes = {"vocab": 50_257, "dim": 192, "depth": 3, "length": 256, "batch": 4, "draws": 8, "threads": 2}
+    add_common(parser, sizes)
     return parser.parse_args(words)
 
 
@@ -168,22 +159,9 @@ def main(words: list[str] | None = None) -> None:
     if args.way:
         print(json.dumps(one(args.way, args)))
         return
-    record = {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": processor(args.device),
-        "threads": args.threads,
-        "torch": torch.__version__,
-        "command": " ".join(["python", "tests/benchmarks/bound.py", *sys.argv[1:]]),
-        "sizes": {name: getattr(args, name) for name in ("vocab", "dim", "depth", "length", "batch", "draws")},
-        "precision": args.precision,
-        "rounds": args.rounds,
-        "table": measure(args),
-    }
-    print(page(record))
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / f"bound-{args.device}.json").write_text(json.dumps(record, indent=1) + "\n")
-        (args.out / f"bound-{args.device}.md").write_text(page(record))
+    sizes = ("vocab", "dim", "depth", "length", "batch", "draws")
+    record = {**conditions(args, __file__, sizes), "table": measure(args)}
+    keep(record, page(record), args, "bound")
 
 
 if __name__ == "__main__":

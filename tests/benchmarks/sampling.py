@@ -18,11 +18,10 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
-from machine import peak_mb, processor
+from machine import add_common, conditions, in_words, keep, peak_mb
 
 MAIN = {
     "analytic": {"type": "analytic"},
@@ -189,13 +188,10 @@ def table(found: dict[tuple[str, int], list[dict[str, Any]]], length: int) -> li
 
 def page(record: dict[str, Any]) -> str:
     """The record as a page of the docs."""
-    sizes = ", ".join(f"{name} {value:,}" for name, value in record["sizes"].items())
     lines = [
         "# Sampling beside the published way",
         "",
-        f"{record['date']}, {record['machine']}, {record['threads']} threads, torch {record['torch']}; medians of up "
-        f"to {record['rounds']} processes each, in turn.",
-        f"Sizes: {sizes}; random weights, {record['precision']}. Command: `{record['command']}`.",
+        *in_words(record, f"medians of up to {record['rounds']} processes each, in turn"),
         "",
         "*published* is SEDD's analytic sampler, written plainly (`tests/benchmarks/dense.py`); its steps cost the",
         f"same, {PUBLISHED_STEPS} are timed and scaled. ≈ is scaled likewise from the longest walk that was run.",
@@ -222,16 +218,10 @@ def page(record: dict[str, Any]) -> str:
 def parsed(words: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in {"vocab": 50_257, "dim": 192, "depth": 3, "length": 256, "threads": 2}.items():
-        parser.add_argument(f"--{name}", type=int, default=value)
+    add_common(parser, {"vocab": 50_257, "dim": 192, "depth": 3, "length": 256, "threads": 2})
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--steps", type=int, nargs="+", default=[16, 64, 256, 1024])
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="of ours")
-    parser.add_argument("--rounds", type=int, default=3, help="processes of each way and batch size")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds that a walk may be expected to take")
-    parser.add_argument("--out", type=Path, help="folder for the figures")
-    parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
     return parser.parse_args(words)
 
@@ -245,22 +235,8 @@ def main(words: list[str] | None = None) -> None:
     if args.way:
         print(json.dumps(one(args.way, args)))
         return
-    record = {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": processor(args.device),
-        "threads": args.threads,
-        "torch": torch.__version__,
-        "command": " ".join(["python", "tests/benchmarks/sampling.py", *sys.argv[1:]]),
-        "sizes": {name: getattr(args, name) for name in ("vocab", "dim", "depth", "length")},
-        "precision": args.precision,
-        "rounds": args.rounds,
-        "table": measure(args),
-    }
-    print(page(record))
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / f"sampling-{args.device}.json").write_text(json.dumps(record, indent=1) + "\n")
-        (args.out / f"sampling-{args.device}.md").write_text(page(record))
+    record = {**conditions(args, __file__, ("vocab", "dim", "depth", "length")), "table": measure(args)}
+    keep(record, page(record), args, "sampling")
 
 
 if __name__ == "__main__":
