@@ -7,14 +7,10 @@ One process writes it at a time; the lock is the kernel's and ends with its hold
 from __future__ import annotations
 
 import fcntl
-import importlib.metadata
 import os
-import platform
 import re
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,12 +19,12 @@ from typing import Any
 
 from workbench.core.errors import WorkbenchError
 from workbench.core.files import read_json, write_json, write_text
+from workbench.environment import environment
 
 STATES = ("created", "training", "trained", "evaluated", "failed", "interrupted")
 """What a run can be in; ``died`` is read, never written: training or created, by a process that is no more."""
 FINISHED = ("trained", "evaluated")
 SHORT = 8
-DIFF_BYTES = 200_000
 
 
 class RunError(WorkbenchError):
@@ -229,7 +225,12 @@ def is_held(lock: Path) -> bool:
 def find(digest: str, root: Path | str = "runs") -> list[RunFolder]:
     """Runs of a recipe under ``root``, whatever their names: finished ones first, then the furthest."""
     found = [run for run in every(root) if run.hash == digest]
-    return sorted(found, key=lambda run: (not run.finished, -int(run.read_status().get("step") or 0), run.path.name))
+    return sorted(found, key=furthest)
+
+
+def furthest(run: RunFolder) -> tuple[bool, int, str]:
+    """What runs are sorted by: finished ones first, then the furthest, then by name."""
+    return not run.finished, -int(run.read_status().get("step") or 0), run.path.name
 
 
 def every(root: Path | str = "runs") -> Iterator[RunFolder]:
@@ -246,59 +247,6 @@ def slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
 
 
-def environment() -> dict[str, Any]:
-    """What a result may depend on: interpreter, packages, machine, source."""
-    packages = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions() if d.metadata["Name"]}
-    facts: dict[str, Any] = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": sys.argv,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "host": socket.gethostname(),
-        "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)),
-        "git": source_state(Path(__file__).resolve().parent),
-        "packages": dict(sorted(packages.items())),
-    }
-    if "torch" in sys.modules:  # reports make folders too, and need no torch
-        import torch
-
-        facts["torch"] = torch.__version__
-        facts["threads"] = torch.get_num_threads()
-        facts["devices"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        facts["cuda"] = torch.version.cuda
-    return facts
-
-
-def source_state(folder: Path) -> dict[str, Any]:
-    """The git commit that ``folder`` is at, whether files differ from it, and how; {} outside a repository."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(folder), *words],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=True,
-            timeout=30,
-        ).stdout
-
-    try:
-        ignored = subprocess.run(["git", "-C", str(folder), "check-ignore", "-q", "."], timeout=30, capture_output=True)
-        if ignored.returncode == 0:
-            return {}  # installed into an environment inside somebody else's repository
-        folder = Path(git("rev-parse", "--show-toplevel").strip())
-        changed = git("status", "--porcelain").splitlines()
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    try:
-        commit, diff = git("rev-parse", "HEAD").strip(), git("diff", "HEAD")
-    except subprocess.SubprocessError:  # no commit yet
-        commit, diff = "", ""
-    cut = {"diff_cut_at": DIFF_BYTES} if len(diff) > DIFF_BYTES else {}
-    return {"commit": commit, "dirty": bool(changed), "changed": changed, "diff": diff[:DIFF_BYTES], **cut}
-
-
 def status_line(facts: Mapping[str, Any]) -> str:
     """A status in a few words: ``training 120/1000``, ``failed 40/1000: NonFinite: …``."""
     done = f" {facts['step']}/{facts['steps']}" if "steps" in facts else ""
@@ -308,13 +256,3 @@ def status_line(facts: Mapping[str, Any]) -> str:
 
 def _writer() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": socket.gethostname(), "time": round(time.time(), 3)}
-
-
-def _cpu() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

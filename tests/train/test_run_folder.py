@@ -12,7 +12,8 @@ import time
 import pytest
 
 from workbench.core.files import write_json
-from workbench.run import RunError, RunFolder, environment, every, find, slug, source_state, status_line
+from workbench.environment import environment, source_state
+from workbench.run import RunError, RunFolder, every, find, slug, status_line
 
 DIGEST = "0123456789abcdef"
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 EVERY = 10.0
 """Seconds between lines on how it stands, where the output is no terminal."""
+SHARE = 20.0
+"""A look at how all cells stand reads all their figures: the next one waits this many times as long as it took."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -51,9 +53,9 @@ def run(args: argparse.Namespace) -> int:
     networks = fairness.costed(planned.cells)
     if args.dry_run:
         _show_plan(planned, networks, args.json)
-        fairness.require_fair(planned, networks)
-        return 0
     fairness.require_fair(planned, networks)
+    if args.dry_run:
+        return 0
     folder = GridFolder.open(planned, args.grids)
     if args.status:
         return _show_status(planned, folder, args)
@@ -69,7 +71,7 @@ def _run_all(args: argparse.Namespace, planned: Planned, folder: GridFolder, by:
     from workbench.launch.base import Job
     from workbench.train.progress import clock
 
-    began, next_words = time.monotonic(), 0.0
+    began, next_words, next_look, more = time.monotonic(), 0.0, 0.0, True
     first = tally(standings(planned, folder, args.runs))
     before, total = first.get("done", 0), len(planned.cells)
     due = total - before - first.get("failed", 0)
@@ -78,11 +80,13 @@ def _run_all(args: argparse.Namespace, planned: Planned, folder: GridFolder, by:
     print(f"{folder.path}: {total} cells, {before} done before", flush=True)
 
     def watch() -> bool:
-        nonlocal next_words
+        nonlocal next_words, next_look, more
+        if (now := time.monotonic()) < next_look:
+            return more
         found = standings(planned, folder, args.runs)
         counts = tally(found)
         done, over = counts.get("done", 0), counts.get("done", 0) + counts.get("failed", 0)
-        now = time.monotonic()
+        more, next_look = over < total, now + SHARE * (time.monotonic() - now)
         if now >= next_words:
             next_words = now + EVERY if over < total else float("inf")
             left = ""
@@ -91,7 +95,7 @@ def _run_all(args: argparse.Namespace, planned: Planned, folder: GridFolder, by:
             running = ", ".join(one.cell.name for one in found if one.state == "running")
             words = ", ".join(f"{number} {state}" for state, number in counts.items())
             print(f"{planned.grid.name}: {words}{left}{' · ' * bool(running)}{running}", file=sys.stderr, flush=True)
-        return over < total
+        return more
 
     words = by.run(Job(planned.grid.name, folder, _command(args), due, watch))
     if words:
@@ -147,14 +151,11 @@ def _work(args: argparse.Namespace, planned: Planned) -> int:
 
 def _report(args: argparse.Namespace, planned: Planned, folder: GridFolder) -> int:
     """Write the page; say what failed."""
-    from workbench.cli.report import print_table_of
+    from workbench.cli.report import report_on
     from workbench.grid.status import standings
-    from workbench.report.grid_page import write_grid_report
 
     found = standings(planned, folder, args.runs)
-    files = write_grid_report(planned, found, folder.path)
-    print_table_of(planned, found)
-    print(f"report: {files[0]}")
+    print(f"report: {report_on(planned, found, folder.path)[0]}")
     failed = [one for one in found if one.state == "failed"]
     for one in failed:
         print(f"failed: {one.cell.name}: {one.detail}")

@@ -40,24 +40,23 @@ def _grid(args: argparse.Namespace) -> int:
     from workbench.grid.cells import plan
     from workbench.grid.folder import GridFolder
     from workbench.grid.status import standings
-    from workbench.report.grid_page import write_grid_report
 
     if len(args.run) > 1:
         raise WorkbenchError("report on one grid at a time, or on run folders")
     planned = plan(args.run[0])
     folder = GridFolder.open(planned, args.grids)
-    found = standings(planned, folder, args.runs)
-    files = write_grid_report(planned, found, args.out or folder.path)
-    print_table_of(planned, found)
+    files = report_on(planned, standings(planned, folder, args.runs), args.out or folder.path)
     print("report: " + "\n        ".join(str(path) for path in files[:4]))
     return 0
 
 
-def print_table_of(planned: Planned, found: Sequence[Standing]) -> None:
-    """A grid's table on the terminal."""
+def report_on(planned: Planned, found: Sequence[Standing], out: Path) -> list[Path]:
+    """Write a grid's page, and its table on the terminal; the files, the HTML first."""
     from workbench.cli.tables import console
-    from workbench.report.arms import arms_of
-    from workbench.report.grid_tables import arms_table
+    from workbench.report.grid_page import grid_page, write_page
     from workbench.report.terminal import show
 
-    show(arms_table(arms_of(found, planned.report.over), planned.report.columns), console())
+    page = grid_page(planned, found)
+    files = write_page(page, out)
+    show(page.table, console())
+    return files

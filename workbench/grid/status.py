@@ -8,7 +8,7 @@ from pathlib import Path
 
 from workbench.grid.cells import Cell, Planned
 from workbench.grid.folder import GridFolder
-from workbench.run import RunFolder, every, status_line
+from workbench.run import RunFolder, every, furthest, status_line
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Standing:
 def standings(planned: Planned, folder: GridFolder, runs: Path) -> list[Standing]:
     """Every cell's standing. Each run folder is looked at once."""
     by_hash: dict[str, RunFolder] = {}
-    for run in sorted(every(runs), key=lambda one: (not one.finished, -int(one.read_status().get("step") or 0))):
+    for run in sorted(every(runs), key=furthest):
         by_hash.setdefault(run.hash, run)
     given = {cell.run: RunFolder(cell.run) for cell in planned.cells if cell.run is not None}
     return [

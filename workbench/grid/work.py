@@ -53,8 +53,9 @@ def work(planned: Planned, folder: GridFolder, places: Places, heard: Heard, tel
         left = []
         for cell in waiting:
             try:
-                if not folder.failure(cell) and not is_done(cell, places):
-                    run = run_of(cell, places)
+                run = run_of(cell, places)
+                done = run is not None and run.figures(cell.resolved.measured) is not None
+                if not folder.failure(cell) and not done:
                     with folder.claimed(cell, 0 if run is None else int(run.read_status().get("step") or 0)):
                         heard(cell, "begun")
                         finish(cell, places, tell)
@@ -119,12 +120,6 @@ def run_of(cell: Cell, places: Places) -> RunFolder | None:
     if cell.run is not None:
         return RunFolder(cell.run)
     return next(iter(find(cell.resolved.hash, places.runs)), None)
-
-
-def is_done(cell: Cell, places: Places) -> bool:
-    """Whether a cell's figures are there."""
-    run = run_of(cell, places)
-    return run is not None and run.figures(cell.resolved.measured) is not None
 
 
 def cause(error: BaseException) -> str:

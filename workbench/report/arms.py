@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from workbench.metrics.results import Results, ResultsError
-from workbench.metrics.statistics import Estimate, ratio
+from workbench.metrics.results import ResultsError
+from workbench.metrics.statistics import ratio
 from workbench.metrics.value import Value
-from workbench.report.collect import Run, collect
+from workbench.report.collect import Run, collect, read_results
 
 if TYPE_CHECKING:
     from workbench.grid.status import Standing
@@ -73,7 +71,7 @@ def arms_of(found: Sequence[Standing], over: Sequence[str]) -> list[Arm]:
                 continue
             try:
                 results = read_results(one.figures)
-            except ResultsError as error:
+            except (OSError, ValueError, ResultsError) as error:
                 failed.append(f"{one.cell.name}: {error}")
                 continue
             settings = one.cell.resolved.data
@@ -83,31 +81,14 @@ def arms_of(found: Sequence[Standing], over: Sequence[str]) -> list[Arm]:
     return arms
 
 
-def read_results(path: Path) -> Results:
-    """A file of figures.
-
-    Raises:
-        ResultsError: it cannot be read.
-    """
-    try:
-        return Results.from_data(json.loads(path.read_text(encoding="utf-8")), str(path))
-    except (OSError, ValueError) as error:
-        raise ResultsError(f"{path}: {error}; measure it again") from error
-
-
 def names_of(arms: Iterable[Arm]) -> list[str]:
     """Names of all figures, in the order in which they come."""
     runs = [run for arm in arms for run in arm.repeats.values() if run.results]
     return list(dict.fromkeys(value.name for run in runs if run.results for value in run.results.values))
 
 
-def mean_of(values: Sequence[float]) -> Estimate:
-    """A mean over repetitions with its t interval."""
-    return ratio(np.asarray(values, dtype=np.float64), np.ones(len(values)))
-
-
 def _mean(found: Sequence[Value]) -> Value:
-    estimate = mean_of([value.value for value in found if value.value is not None])
+    estimate = ratio(np.asarray([value.value for value in found], dtype=np.float64), np.ones(len(found)))
     real = [value.real for value in found if value.real is not None]
     return replace(
         found[0],

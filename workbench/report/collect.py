@@ -120,7 +120,7 @@ def _read(path: Path) -> Run:
 
     status = folder.read_status()
     settings = attempt("resolved.yaml", lambda: _yaml(folder.resolved), {})
-    results = attempt("results.json", lambda: _results(folder.results), None)
+    results = attempt("results.json", lambda: read_results(folder.results), None)
     if status.get("error"):
         remarks.append(f"{status['state']}: {status['error']}")
     return Run(
@@ -144,7 +144,12 @@ def _yaml(path: Path) -> Any:
     return read_yaml(path) or {}
 
 
-def _results(path: Path) -> Results:
+def read_results(path: Path) -> Results:
+    """A file of figures.
+
+    Raises:
+        OSError, ValueError, ResultsError: it cannot be read, or holds none.
+    """
     text = path.read_text(encoding="utf-8")
     try:
         data = json.loads(text)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from workbench.grid.section import Frontier
 
 MARKERS = "osD^vP*X<>hp"
+SIGNS = "●■◆▲▼✚★✖◀▶⬢⬟"
+"""Markers of a frontier's lines, as matplotlib names them and as characters."""
 WIDE_RANGE = 20.0
 """A figure whose largest value is so many times its smallest is drawn on a logarithmic axis."""
 
@@ -59,7 +61,8 @@ def frontier(arms: Sequence[Arm], wanted: Frontier, number: int) -> Plot | None:
     along = f" Lines go along {wanted.along}; labels are its arms." if wanted.along else ""
     caption = f"Bars: 95 % intervals.{along}" + (" Star: held-out text." if real else "")
     name = f"frontier-{number}-{wanted.x}-{wanted.y}"
-    return Plot(name, f"{y_column.head} against {x_column.head}", caption, svg_of(figure, name))
+    legend = tuple(one.label for one in drawn)
+    return Plot(name, f"{y_column.head} against {x_column.head}", caption, svg_of(figure, name), legend)
 
 
 def lines(arms: Sequence[Arm], wanted: Frontier) -> list[Line]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from workbench.report import html, latex, markdown
 from workbench.report.arms import Arm, arms_of
 from workbench.report.collect import Run
 from workbench.report.differences import Difference, compared, differences_table
-from workbench.report.frontiers import frontier, lines
+from workbench.report.frontiers import SIGNS, frontier
 from workbench.report.grid_tables import arms_table, long_rows
 from workbench.report.plots import Plot, all_plots
 from workbench.report.tables import Table
@@ -32,8 +33,6 @@ SAMPLED = 12
 CURVES = 8
 """Trainings whose curves are drawn: more cannot be told apart."""
 FIGURES = "figures"
-SIGNS = "●■◆▲▼✚★✖◀▶⬢⬟" * 4
-"""The markers of a frontier's lines (`frontiers.MARKERS`) as characters, over and over."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +44,14 @@ class GridPage:
     table: Table
     differences: Sequence[Difference]
     plots: Sequence[Plot]
-    legends: Mapping[str, Sequence[str]]
     arms: Sequence[Arm]
     axes: Sequence[str]
     failed: Sequence[str]
     trainings: Sequence[Run]
 
 
-def write_grid_report(planned: Planned, found: Sequence[Standing], out: Path) -> list[Path]:
-    """Write the page into ``out`` (made where absent); returns the files, the HTML first."""
-    page = grid_page(planned, found)
+def write_page(page: GridPage, out: Path) -> list[Path]:
+    """Write a page into ``out`` (made where absent); returns the files, the HTML first."""
     date = time.strftime("%Y-%m-%d %H:%M")
     (out / FIGURES).mkdir(parents=True, exist_ok=True)
     files = {
@@ -75,13 +72,8 @@ def grid_page(planned: Planned, found: Sequence[Standing]) -> GridPage:
     arms = arms_of(found, settings.over)
     trainings = list({run.hash: run for arm in arms for run in arm.repeats.values()}.values())
     done = sum(one.state == "done" for one in found)
-    legends: dict[str, Sequence[str]] = {}
-    plots = []
-    for number, wanted in enumerate(settings.frontiers):
-        plot = frontier(arms, wanted, number)
-        if plot is not None:
-            plots.append(plot)
-            legends[plot.name] = [line.label for line in lines(arms, wanted)]
+    drawn = (frontier(arms, wanted, number) for number, wanted in enumerate(settings.frontiers))
+    plots = [plot for plot in drawn if plot is not None]
     if 1 < len(trainings) <= CURVES:
         plots += all_plots(trainings)
     lead = f"{done} of {len(found)} cells measured: {len(arms)} arms"
@@ -93,7 +85,6 @@ def grid_page(planned: Planned, found: Sequence[Standing]) -> GridPage:
         table=arms_table(arms, settings.columns),
         differences=compared(arms, settings.compare),
         plots=plots,
-        legends=legends,
         arms=arms,
         axes=axes,
         failed=[text for arm in arms for text in arm.failed],
@@ -103,14 +94,13 @@ def grid_page(planned: Planned, found: Sequence[Standing]) -> GridPage:
 
 def _html(page: GridPage, date: str) -> str:
     shown = [run for arm in page.arms[:SAMPLED] if (run := arm.run) is not None]
+    legends = "".join(html.legend_of(plot.legend) for plot in page.plots if plot.legend)
     sampled = any(run.results and run.results.samples for run in shown)
     table = differences_table(page.differences, page.arms)
     parts = [
         html.section("Figures", html.table_of(page.table) + html.notes_of(page.table)),
         html.section("Differences to the baseline", html.table_of(table) + html.notes_of(table)) if table.rows else "",
-        html.section("Plots", "".join(map(html.legend_of, page.legends.values())) + html.panels(page.plots))
-        if page.plots
-        else "",
+        html.section("Plots", legends + html.panels(page.plots)) if page.plots else "",
         html.section("Not measured", html.items(page.failed)) if page.failed else "",
         html.section("Samples", html.samples(shown)) if sampled else "",
         html.settings_of(shown) if shown else "",
@@ -131,7 +121,7 @@ def _markdown(page: GridPage, date: str) -> str:
         parts += ["## Differences to the baseline", markdown.table_text(table, "arm")]
         parts.append("\n".join(f"- {markdown.line(note)}" for note in table.notes))
     for plot in page.plots:  # the SVG has no words beside its axes, and Markdown no legend
-        told = ", ".join(f"{mark} {label}" for mark, label in zip(SIGNS, page.legends.get(plot.name, ()), strict=False))
+        told = ", ".join(f"{mark} {label}" for mark, label in zip(itertools.cycle(SIGNS), plot.legend, strict=False))
         text = f"![{plot.title}]({FIGURES}/{plot.name}.svg)\n\n*{plot.title}.* {plot.caption}"
         parts.append(text + f" Lines in order, markers as drawn: {markdown.line(told)}." * bool(told))
     if page.failed:

@@ -6,7 +6,19 @@ from collections.abc import Iterable, Sequence
 
 from workbench.metrics.value import Value
 from workbench.report.arms import Arm, names_of
-from workbench.report.tables import ASIDE, COLUMNS, MISSING, Cell, Column, Row, Table, cell_of, real_cell, significant
+from workbench.report.tables import (
+    ASIDE,
+    BOUNDS,
+    COLUMNS,
+    MISSING,
+    Cell,
+    Column,
+    Row,
+    Table,
+    cell_of,
+    further_column,
+    real_cell,
+)
 
 NOTHING = "no figures yet"
 FIELDS = ("value", "low", "high", "se", "n", "relation", "unit", "real", "error")
@@ -21,7 +33,7 @@ def columns_for(arms: Sequence[Arm], wanted: Sequence[str] | None) -> tuple[Colu
         first = [name for name in known if name in found]
         wanted = first + [name for name in found if name not in known and name not in ASIDE]
     units = {value.name: value.unit for arm in arms for name in wanted if (value := arm.figure(name))}
-    return tuple(known.get(name) or _column(name, units.get(name, "")) for name in wanted)
+    return tuple(known.get(name) or further_column(name, units.get(name, "")) for name in wanted)
 
 
 def arms_table(arms: Sequence[Arm], wanted: Sequence[str] | None) -> Table:
@@ -90,10 +102,6 @@ def _starred(rows: Sequence[Row], arms: Sequence[Arm], columns: Sequence[Column]
     return [Row(row.label, tuple(new), row.real, row.remark) for row, new in zip(rows, cells, strict=True)]
 
 
-def _column(name: str, unit: str) -> Column:
-    return Column(name, name.replace("_", " "), f"({unit})" if unit else "", significant)
-
-
 def _real(arms: Sequence[Arm], columns: Sequence[Column]) -> list[Row]:
     groups: dict[tuple[Cell, ...], list[str]] = {}
     for arm in arms:
@@ -111,7 +119,7 @@ def _real(arms: Sequence[Arm], columns: Sequence[Column]) -> list[Row]:
 def _notes(arms: Sequence[Arm], columns: Sequence[Column]) -> Iterable[str]:
     values = [value for arm in arms for column in columns if (value := arm.figure(column.key))]
     if any(value.relation == "≤" for value in values):
-        yield "≤: an upper bound of the true figure (diffusion); without it the figure is exact (left to right)."
+        yield BOUNDS
     yield "★: best by the figure's own direction, or nearest to held-out text where it has none. Hover for intervals."
     for arm in arms:
         for column in columns:

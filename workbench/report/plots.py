@@ -51,12 +51,14 @@ STYLE: Any = {
 
 @dataclass(frozen=True)
 class Plot:
-    """One panel: a file name's stem, a heading, what to read in it, the SVG text."""
+    """One panel: a file name's stem, a heading, what to read in it, the SVG text; what its lines are, where it has a
+    legend of its own."""
 
     name: str
     title: str
     caption: str
     svg: str
+    legend: tuple[str, ...] = ()
 
 
 def colour(index: int) -> str:

@@ -10,6 +10,7 @@ from workbench.metrics.value import Value
 from workbench.report.collect import Run, collect
 
 MISSING = "–"
+BOUNDS = "≤: an upper bound of the true figure (diffusion); without it the figure is exact (left to right)."
 NOT_YET = "not evaluated yet"
 
 
@@ -135,11 +136,12 @@ def _further(runs: Sequence[Run]) -> list[Column]:
     """Columns for the values that ``COLUMNS`` does not know, in the order in which they come."""
     known = ASIDE | {column.key for column in COLUMNS}
     found = {value.name: value for run in runs if run.results for value in run.results.values}
-    return [
-        Column(name, name.replace("_", " "), f"({value.unit})" if value.unit else "", significant)
-        for name, value in found.items()
-        if name not in known
-    ]
+    return [further_column(name, value.unit) for name, value in found.items() if name not in known]
+
+
+def further_column(name: str, unit: str) -> Column:
+    """A column for a value that ``COLUMNS`` does not know."""
+    return Column(name, name.replace("_", " "), f"({unit})" if unit else "", significant)
 
 
 def _value(run: Run, key: str) -> Value | None:
@@ -198,7 +200,7 @@ def real_cell(value: Value | None, column: Column) -> Cell:
 def _notes(runs: Sequence[Run], values: Sequence[dict[str, Value | None]], columns: Sequence[Column]) -> Iterable[str]:
     bits = [row["bits_per_byte"] for row in values]
     if any(value and value.relation == "≤" for value in bits):
-        yield "≤: an upper bound of the true figure (diffusion); without it the figure is exact (left to right)."
+        yield BOUNDS
     if any(value and value.se is not None for value in bits):
         yield "±: one standard error over held-out text and noise draws."
     if any(column.key == "unigram_entropy" for column in columns):

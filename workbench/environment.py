@@ -1,0 +1,79 @@
+"""What a result may depend on beside its recipe: interpreter, packages, machine, source."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+DIFF_BYTES = 200_000
+
+
+def environment() -> dict[str, Any]:
+    """What a result may depend on: interpreter, packages, machine, source."""
+    packages = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions() if d.metadata["Name"]}
+    facts: dict[str, Any] = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "git": source_state(Path(__file__).resolve().parent),
+        "packages": dict(sorted(packages.items())),
+    }
+    if "torch" in sys.modules:  # reports make folders too, and need no torch
+        import torch
+
+        facts["torch"] = torch.__version__
+        facts["threads"] = torch.get_num_threads()
+        facts["devices"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        facts["cuda"] = torch.version.cuda
+    return facts
+
+
+def source_state(folder: Path) -> dict[str, Any]:
+    """The git commit that ``folder`` is at, whether files differ from it, and how; {} outside a repository."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *words],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=True,
+            timeout=30,
+        ).stdout
+
+    try:
+        ignored = subprocess.run(["git", "-C", str(folder), "check-ignore", "-q", "."], timeout=30, capture_output=True)
+        if ignored.returncode == 0:
+            return {}  # installed into an environment inside somebody else's repository
+        folder = Path(git("rev-parse", "--show-toplevel").strip())
+        changed = git("status", "--porcelain").splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    try:
+        commit, diff = git("rev-parse", "HEAD").strip(), git("diff", "HEAD")
+    except subprocess.SubprocessError:  # no commit yet
+        commit, diff = "", ""
+    cut = {"diff_cut_at": DIFF_BYTES} if len(diff) > DIFF_BYTES else {}
+    return {"commit": commit, "dirty": bool(changed), "changed": changed, "diff": diff[:DIFF_BYTES], **cut}
+
+
+def cpu_name() -> str:
+    """The processor, as its maker calls it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
