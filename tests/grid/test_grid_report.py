@@ -5,28 +5,17 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
+from tests.grid.made_up import arm, run
 from workbench.grid.section import Frontier
-from workbench.metrics.results import Results
 from workbench.metrics.value import Value
 from workbench.report import latex
 from workbench.report.arms import Arm
-from workbench.report.collect import Run
 from workbench.report.differences import compared
 from workbench.report.frontiers import frontier, lines
 from workbench.report.grid_tables import arms_table, best_of, long_rows
-
-
-def run(label, **figures):
-    values = [value if isinstance(value, Value) else Value(name, value) for name, value in figures.items()]
-    return Run(Path(label), label, label, "0" * 16, "trained", results=Results("0" * 16, label, label, "x", values))
-
-
-def arm(label, repeats, baseline=False, **labels):
-    return Arm(label, labels, baseline, {(str(i),): one for i, one in enumerate(repeats)})
 
 
 def entropy(value, real=4.0):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from workbench.grid.cells import Cell, Planned
     from workbench.grid.folder import GridFolder
     from workbench.launch.base import Launcher
+    from workbench.study.plan import PlannedStudy
 
 EVERY = 10.0
 """Seconds between lines on how it stands, where the output is no terminal."""
@@ -42,8 +43,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Plan, check that it is fair, run what is due, write the page. 1 where a cell failed."""
     from workbench.grid import fairness
-    from workbench.grid.cells import plan
     from workbench.grid.folder import GridFolder
+    from workbench.study.plan import planned as plan
 
     if args.workers is not None and args.workers < 1:
         raise WorkbenchError("--workers is their number, at least 1")
@@ -53,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
     networks = fairness.costed(planned.cells)
     if args.dry_run:
         _show_plan(planned, networks, args.json)
-    fairness.require_fair(planned, networks)
+    for grid in planned.grids:
+        fairness.require_fair(grid, fairness.costed(grid.cells))
     if args.dry_run:
         return 0
     folder = GridFolder.open(planned, args.grids)
@@ -65,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     return _report(args, planned, folder)
 
 
-def _run_all(args: argparse.Namespace, planned: Planned, folder: GridFolder, by: Launcher) -> None:
+def _run_all(args: argparse.Namespace, planned: Planned | PlannedStudy, folder: GridFolder, by: Launcher) -> None:
     """Have workers at it, and say how it goes until nothing is left to do."""
     from workbench.grid.status import standings, tally
     from workbench.launch.base import Job
@@ -94,10 +96,10 @@ def _run_all(args: argparse.Namespace, planned: Planned, folder: GridFolder, by:
                 left = f" · about {clock((now - began) / (done - before) * (total - over))} left"
             running = ", ".join(one.cell.name for one in found if one.state == "running")
             words = ", ".join(f"{number} {state}" for state, number in counts.items())
-            print(f"{planned.grid.name}: {words}{left}{' · ' * bool(running)}{running}", file=sys.stderr, flush=True)
+            print(f"{planned.name}: {words}{left}{' · ' * bool(running)}{running}", file=sys.stderr, flush=True)
         return more
 
-    words = by.run(Job(planned.grid.name, folder, _command(args), due, watch))
+    words = by.run(Job(planned.name, folder, _command(args), due, watch))
     if words:
         print(words, file=sys.stderr)
 
@@ -133,7 +135,7 @@ def _command(args: argparse.Namespace) -> list[str]:
     return ["grid", str(args.grid), *args.override, *places]
 
 
-def _work(args: argparse.Namespace, planned: Planned) -> int:
+def _work(args: argparse.Namespace, planned: Planned | PlannedStudy) -> int:
     """A worker's life."""
     from workbench.grid.folder import GridFolder
     from workbench.grid.work import Places, work
@@ -149,7 +151,7 @@ def _work(args: argparse.Namespace, planned: Planned) -> int:
     return 0
 
 
-def _report(args: argparse.Namespace, planned: Planned, folder: GridFolder) -> int:
+def _report(args: argparse.Namespace, planned: Planned | PlannedStudy, folder: GridFolder) -> int:
     """Write the page; say what failed."""
     from workbench.cli.report import report_on
     from workbench.grid.status import standings
@@ -165,7 +167,7 @@ def _report(args: argparse.Namespace, planned: Planned, folder: GridFolder) -> i
     return 1 if failed or unfinished else 0
 
 
-def _show_plan(planned: Planned, networks: Any, as_json: bool) -> None:
+def _show_plan(planned: Planned | PlannedStudy, networks: Any, as_json: bool) -> None:
     from workbench.cli.tables import amount, print_json, print_rows
     from workbench.grid.folder import described
 
@@ -188,7 +190,7 @@ def _show_plan(planned: Planned, networks: Any, as_json: bool) -> None:
         return
     print_rows(
         ("cell", "trains", "measures"), [(cell.name, cell.work[0][:8], cell.work[1][:8]) for cell in planned.cells],
-        f"{planned.grid.name}: {len(planned.cells)} cells, {len(networks)} trainings",
+        f"{planned.name}: {len(planned.cells)} cells, {len(networks)} trainings",
     )
     print_rows(
         ("training", "cells", "parameters", "non-embedding", "FLOPs/token", "tokens", "memory", "training FLOPs"),
@@ -208,7 +210,7 @@ def _show_plan(planned: Planned, networks: Any, as_json: bool) -> None:
     )
 
 
-def _show_status(planned: Planned, folder: GridFolder, args: argparse.Namespace) -> int:
+def _show_status(planned: Planned | PlannedStudy, folder: GridFolder, args: argparse.Namespace) -> int:
     from workbench.cli.tables import print_json, print_rows
     from workbench.grid.status import standings, tally
 

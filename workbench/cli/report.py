@@ -12,6 +12,7 @@ from workbench.core.errors import WorkbenchError
 if TYPE_CHECKING:
     from workbench.grid.cells import Planned
     from workbench.grid.status import Standing
+    from workbench.study.plan import PlannedStudy
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -37,9 +38,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _grid(args: argparse.Namespace) -> int:
-    from workbench.grid.cells import plan
     from workbench.grid.folder import GridFolder
     from workbench.grid.status import standings
+    from workbench.study.plan import planned as plan
 
     if len(args.run) > 1:
         raise WorkbenchError("report on one grid at a time, or on run folders")
@@ -50,12 +51,21 @@ def _grid(args: argparse.Namespace) -> int:
     return 0
 
 
-def report_on(planned: Planned, found: Sequence[Standing], out: Path) -> list[Path]:
-    """Write a grid's page, and its table on the terminal; the files, the HTML first."""
-    from workbench.cli.tables import console
+def report_on(planned: Planned | PlannedStudy, found: Sequence[Standing], out: Path) -> list[Path]:
+    """Write the page of a grid or a study, and its tables on the terminal; the files, the HTML first."""
+    from workbench.cli.tables import console, print_rows
     from workbench.report.grid_page import grid_page, write_page
     from workbench.report.terminal import show
+    from workbench.study.page import study_page, write_study
+    from workbench.study.plan import PlannedStudy
 
+    if isinstance(planned, PlannedStudy):
+        study = study_page(planned, found)
+        files = write_study(study, out)
+        for table in study.tables:
+            show(table, console())
+        print_rows(("claim", "here", "measured"), [(one.name, one.answer, one.verdict.measured) for one in study.told])
+        return files
     page = grid_page(planned, found)
     files = write_page(page, out)
     show(page.table, console())

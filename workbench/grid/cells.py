@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,20 +47,27 @@ class Arm:
         """``mamba2 · 0``, or ``baseline · 0``."""
         return " · ".join([*([BASELINE] if self.baseline else []), *self.labels.values()]) or BASELINE
 
+    def row(self, over: Sequence[str]) -> str:
+        """What its row of the table is called: its labels but for those of repetitions (``over``)."""
+        kept = [label for axis, label in self.labels.items() if axis not in over]
+        return BASELINE if self.baseline else " · ".join(kept) or "all"
+
 
 @dataclass(frozen=True)
 class Cell:
-    """An arm with its recipe. ``key``: a name for files, unique in its grid; ``run``: the run it is of, if given."""
+    """An arm with its recipe. ``key``: a name for files, unique in its grid; ``run``: the run it is of, if given;
+    ``question``: of a study, which it belongs to."""
 
     key: str
     arm: Arm
     resolved: Resolved
     run: Path | None = None
+    question: str = ""
 
     @property
     def name(self) -> str:
         """That of its arm."""
-        return self.arm.name
+        return f"{self.question}: {self.arm.name}" if self.question else self.arm.name
 
     @property
     def work(self) -> tuple[str, str]:
@@ -78,6 +85,16 @@ class Planned:
     hash: str
 
     @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.grid.name
+
+    @property
+    def grids(self) -> tuple[Planned, ...]:
+        """Itself: what is held to bounds of its own."""
+        return (self,)
+
+    @property
     def report(self) -> Reported:
         """How its page is made."""
         return self.grid.report
@@ -85,7 +102,7 @@ class Planned:
     @property
     def folder_name(self) -> str:
         """``<name>-<hash8>``."""
-        return f"{slug(self.grid.name)}-{self.hash[:8]}"
+        return f"{slug(self.name)}-{self.hash[:8]}"
 
 
 def plan(path: Path | str, overrides: Iterable[str] = ()) -> Planned:
@@ -95,9 +112,18 @@ def plan(path: Path | str, overrides: Iterable[str] = ()) -> Planned:
         RecipeError: with the problems of the file, or those of cells (each told once, with the cells that have it).
         WorkbenchError: a file cannot be read; no cell is left.
     """
-    resolved = load_grid(path, tuple(overrides))
+    return plan_of(load_grid(path, tuple(overrides)), Path(path))
+
+
+def plan_of(resolved: Resolved, path: Path) -> Planned:
+    """The cells of a grid that is read; ``path``: the file that its recipes are relative to.
+
+    Raises:
+        RecipeError: with the problems of cells (each told once, with the cells that have it).
+        WorkbenchError: a recipe cannot be read; no cell is left.
+    """
     grid: Grid = build(resolved.node)
-    source = resolved.source or Path(path)
+    source = resolved.source or path
     arms = [*baselines(grid, source.parent), *expand(grid, source.parent)]
     if all(arm.baseline for arm in arms):
         raise WorkbenchError(f"{source}: `skip` leaves no cell")

@@ -111,7 +111,7 @@ def described(planned: Planned) -> dict[str, Any]:
     """A grid's cells as plain data."""
     return {
         "schema": 1,
-        "name": planned.grid.name,
+        "name": planned.name,
         "file": str(planned.source),
         "hash": planned.hash,
         "cells": [

@@ -19,29 +19,64 @@ def paired(a: Value, b: Value, *, resamples: int = RESAMPLES, seed: int = 0) -> 
     Raises:
         WorkbenchError: one keeps no units, or they are not the same.
     """
-    if a.units is None or b.units is None:
-        raise WorkbenchError(f"{a.name}: its results keep no units; evaluate both runs again on the same text")
-    if a.units.key != b.units.key or len(a.units.values) != len(b.units.values):
-        raise WorkbenchError(f"{a.name} and {b.name} are of other units (prompts, blocks); evaluate both on the same")
-    pairs = []
-    for units in (a.units, b.units):
-        pairs.append((np.asarray(units.values), np.asarray(units.weights or np.ones(len(units.values)))))
-    return paired_bootstrap(*pairs, resamples=resamples, seed=seed)
+    return contrasted((a, b), (1.0, -1.0), resamples=resamples, seed=seed)
+
+
+def contrasted(
+    values: Sequence[Value],
+    coefficients: Sequence[float],
+    *,
+    log: bool = False,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Estimate:
+    """Σ coefficient · figure (its logarithm where ``log``) of figures measured on the same units.
+
+    Raises:
+        WorkbenchError: one keeps no units, or they are not the same.
+    """
+    units = [value.units for value in values]
+    names = " and ".join(dict.fromkeys(value.name for value in values))
+    columns = []
+    for one in units:
+        if one is None:
+            raise WorkbenchError(f"{names}: its results keep no units; evaluate both runs again on the same text")
+        if units[0] is None or one.key != units[0].key or len(one.values) != len(units[0].values):
+            raise WorkbenchError(f"{names} are of other units (prompts, blocks); evaluate both on the same")
+        columns.append((np.asarray(one.values), np.asarray(one.weights or np.ones(len(one.values)))))
+    return contrast_bootstrap(columns, coefficients, log=log, resamples=resamples, seed=seed)
 
 
 def paired_bootstrap(
     a: tuple[Floats, Floats], b: tuple[Floats, Floats], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Estimate:
     """Difference of two weighted means, each (values [N], weights [N]) of the same N units."""
-    n = len(a[0])
-    value = float(np.average(a[0], weights=a[1]) - np.average(b[0], weights=b[1]))
+    return contrast_bootstrap((a, b), (1.0, -1.0), resamples=resamples, seed=seed)
+
+
+def contrast_bootstrap(
+    columns: Sequence[tuple[Floats, Floats]],
+    coefficients: Sequence[float],
+    *,
+    log: bool = False,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Estimate:
+    """Σ coefficient · weighted mean (of its logarithm where ``log``), each column (values [N], weights [N]) of the same
+    N units, with a percentile bootstrap over units, drawn for all columns alike."""
+    n = len(columns[0][0])
+
+    def total(count_RN: Floats) -> Floats:
+        means = [(count_RN @ (values * weights)) / (count_RN @ weights) for values, weights in columns]
+        return np.asarray([np.log(mean) if log else mean for mean in means]).T @ np.asarray(coefficients)
+
+    value = float(total(np.ones((1, n)))[0])
     if n < 2:
         return Estimate(value, n=n)
     count_RN = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
-    means = [(count_RN @ (values * weights)) / (count_RN @ weights) for values, weights in (a, b)]
-    differences = means[0] - means[1]
-    low, high = np.quantile(differences, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(value, float(differences.std(ddof=1)), float(low), float(high), n)
+    drawn = total(count_RN)
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(value, float(drawn.std(ddof=1)), float(low), float(high), n)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -76,8 +76,7 @@ def arms_of(found: Sequence[Standing], over: Sequence[str]) -> list[Arm]:
                 continue
             settings = one.cell.resolved.data
             repeats[key] = replace(runs[one.run.path], label=one.cell.name, settings=settings, results=results)
-        label = " · ".join(["baseline"] if baseline else labels.values()) or "all"
-        arms.append(Arm(label, labels, baseline, repeats, tuple(failed)))
+        arms.append(Arm(group[0].cell.arm.row(over), labels, baseline, repeats, tuple(failed)))
     return arms
 
 

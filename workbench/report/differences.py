@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 
-import numpy as np
-
-from workbench.core.errors import WorkbenchError
-from workbench.metrics.comparison import holm, paired, smallest_detectable
-from workbench.metrics.statistics import LEVEL, Estimate, paired_difference, student_quantile
-from workbench.metrics.value import Better, Value
+from workbench.metrics.comparison import holm
+from workbench.metrics.statistics import LEVEL, Estimate
+from workbench.metrics.value import Better
 from workbench.report.arms import Arm
+from workbench.report.contrasts import Term, contrast
 from workbench.report.grid_tables import columns_for
 from workbench.report.tables import Cell, Column, Row, Table
-
-SEEDS = "over {n} repetitions, in pairs; t interval"
-UNITS = "one training each; over {n} common units, in pairs, bootstrap: sampling error, not that of training"
-APART = "one training each; from both standard errors: sampling error, not that of training"
-BARE = "one repetition without standard errors: no interval"
 
 
 @dataclass(frozen=True)
@@ -81,50 +72,21 @@ def differences_table(found: Sequence[Difference], arms: Sequence[Arm]) -> Table
 
 
 def _difference(arm: Arm, base: Arm, name: str) -> Difference | None:
-    ours, theirs = arm.values(name), base.values(name)
-    common = [key for key in ours if key in theirs]
-    if not common:
+    found = contrast([Term(arm, name, 1.0), Term(base, name, -1.0)])
+    if found is None:
         return None
-    better, relations = ours[common[0]].better, (ours[common[0]].relation, theirs[common[0]].relation)
-    if len(common) > 1:
-        a, b = (np.asarray([side[key].value for key in common], dtype=np.float64) for side in (ours, theirs))
-        estimate, spread = paired_difference(a, b), float((a - b).std(ddof=1))
-        p = _student_p(estimate.value / estimate.se, len(common) - 1) if estimate.se else None
-        how = SEEDS.format(n=len(common))
-        seen = smallest_detectable(spread, len(common))
-        return Difference(arm.label, name, estimate, better, how, relations, p, None, seen)
-    estimate, how = _single(ours[common[0]], theirs[common[0]])
-    if not estimate.se:
-        return Difference(arm.label, name, estimate, better, how, relations)
-    normal = NormalDist()
-    p = 2 * (1 - normal.cdf(abs(estimate.value) / estimate.se))
-    seen = (normal.inv_cdf(0.5 + LEVEL / 2) + normal.inv_cdf(0.8)) * estimate.se
-    return Difference(arm.label, name, estimate, better, how, relations, p, None, seen)
-
-
-def _single(ours: Value, theirs: Value) -> tuple[Estimate, str]:
-    """The difference of two figures of one repetition each."""
-    try:
-        estimate = paired(ours, theirs)
-        return estimate, UNITS.format(n=estimate.n)
-    except WorkbenchError:  # no units, or not the same ones
-        pass
-    assert ours.value is not None and theirs.value is not None
-    gap = ours.value - theirs.value
-    if ours.se is None or theirs.se is None:
-        return Estimate(gap, n=1), BARE
-    se = math.hypot(ours.se, theirs.se)
-    half = NormalDist().inv_cdf(0.5 + LEVEL / 2) * se
-    return Estimate(gap, se, gap - half, gap + half, min(ours.n, theirs.n)), APART
-
-
-def _student_p(t: float, df: int) -> float:
-    """Two-sided p of a t statistic, by inverting the quantile function."""
-    low, high = 0.5, 1 - 1e-12
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if student_quantile(middle, df) < abs(t) else (low, middle)
-    return 2 * (1 - low)
+    ours, theirs = found.relations
+    return Difference(
+        arm.label,
+        name,
+        found.estimate,
+        found.better,
+        found.how,
+        (ours, theirs),
+        found.p_differs(),
+        None,
+        found.detectable,
+    )
 
 
 def _cell(one: Difference | None, column: Column) -> Cell:

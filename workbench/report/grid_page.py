@@ -57,7 +57,7 @@ def write_page(page: GridPage, out: Path) -> list[Path]:
     files = {
         "report.html": _html(page, date),
         "report.md": _markdown(page, date),
-        "report.csv": _csv(page),
+        "report.csv": csv_of(page),
         "report.tex": latex.table(page.table, page.title),
         **{f"{FIGURES}/{plot.name}.svg": plot.svg + "\n" for plot in page.plots},
     }
@@ -94,43 +94,63 @@ def grid_page(planned: Planned, found: Sequence[Standing]) -> GridPage:
 
 def _html(page: GridPage, date: str) -> str:
     shown = [run for arm in page.arms[:SAMPLED] if (run := arm.run) is not None]
-    legends = "".join(html.legend_of(plot.legend) for plot in page.plots if plot.legend)
-    sampled = any(run.results and run.results.samples for run in shown)
-    table = differences_table(page.differences, page.arms)
     parts = [
-        html.section("Figures", html.table_of(page.table) + html.notes_of(page.table)),
-        html.section("Differences to the baseline", html.table_of(table) + html.notes_of(table)) if table.rows else "",
-        html.section("Plots", legends + html.panels(page.plots)) if page.plots else "",
-        html.section("Not measured", html.items(page.failed)) if page.failed else "",
-        html.section("Samples", html.samples(shown)) if sampled else "",
+        *(html.section(heading, body) for heading, body in html_parts(page)),
         html.settings_of(shown) if shown else "",
         html.section("Provenance", "".join(html.provenance(run) for run in page.trainings)),
     ]
     return html.filled(page.title, f'<p class="lead">{html.escape(page.lead)}</p>', parts, date)
 
 
-def _markdown(page: GridPage, date: str) -> str:
+def html_parts(page: GridPage) -> list[tuple[str, str]]:
+    """What a page shows of its figures: (heading, HTML)."""
+    shown = [run for arm in page.arms[:SAMPLED] if (run := arm.run) is not None]
+    legends = "".join(html.legend_of(plot.legend) for plot in page.plots if plot.legend)
     table = differences_table(page.differences, page.arms)
-    parts = [
-        f"# {markdown.line(page.title)}",
-        markdown.line(page.lead),
-        markdown.table_text(page.table, "arm"),
-        "\n".join(f"- {markdown.line(note)}" for note in page.table.notes),
-    ]
+    parts = [("Figures", html.table_of(page.table) + html.notes_of(page.table))]
     if table.rows:
-        parts += ["## Differences to the baseline", markdown.table_text(table, "arm")]
-        parts.append("\n".join(f"- {markdown.line(note)}" for note in table.notes))
+        parts.append(("Differences to the baseline", html.table_of(table) + html.notes_of(table)))
+    if page.plots:
+        parts.append(("Plots", legends + html.panels(page.plots)))
+    if page.failed:
+        parts.append(("Not measured", html.items(page.failed)))
+    if any(run.results and run.results.samples for run in shown):
+        parts.append(("Samples", html.samples(shown)))
+    return parts
+
+
+def _markdown(page: GridPage, date: str) -> str:
+    parts = [f"# {markdown.line(page.title)}", markdown.line(page.lead)]
+    for heading, body in markdown_parts(page):
+        parts += [f"## {heading}", body]
+    parts.append(f"Made {date} from what the run folders hold; nothing was trained or evaluated anew.")
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown_parts(page: GridPage, figures: str = FIGURES) -> list[tuple[str, str]]:
+    """What a page shows of its figures: (heading, Markdown); ``figures``: the folder of the plots."""
+    table = differences_table(page.differences, page.arms)
+    parts = [("Figures", _with_notes(page.table))]
+    if table.rows:
+        parts.append(("Differences to the baseline", _with_notes(table)))
+    drawn = []
     for plot in page.plots:  # the SVG has no words beside its axes, and Markdown no legend
         told = ", ".join(f"{mark} {label}" for mark, label in zip(itertools.cycle(SIGNS), plot.legend, strict=False))
-        text = f"![{plot.title}]({FIGURES}/{plot.name}.svg)\n\n*{plot.title}.* {plot.caption}"
-        parts.append(text + f" Lines in order, markers as drawn: {markdown.line(told)}." * bool(told))
+        text = f"![{plot.title}]({figures}/{plot.name}.svg)\n\n*{plot.title}.* {plot.caption}"
+        drawn.append(text + f" Lines in order, markers as drawn: {markdown.line(told)}." * bool(told))
+    if drawn:
+        parts.append(("Plots", "\n\n".join(drawn)))
     if page.failed:
-        parts += ["## Not measured", "\n".join(f"- {markdown.line(text)}" for text in page.failed)]
-    parts.append(f"Made {date} from what the run folders hold; nothing was trained or evaluated anew.")
-    return "\n\n".join(part for part in parts if part) + "\n"
+        parts.append(("Not measured", "\n".join(f"- {markdown.line(text)}" for text in page.failed)))
+    return parts
 
 
-def _csv(page: GridPage) -> str:
+def _with_notes(table: Table) -> str:
+    return markdown.table_text(table, "arm") + "\n\n" + "\n".join(f"- {markdown.line(note)}" for note in table.notes)
+
+
+def csv_of(page: GridPage) -> str:
+    """Every figure of every repetition."""
     heads, rows = long_rows(page.arms, page.axes)
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows([heads, *rows])

@@ -1,0 +1,52 @@
+"""The contract of a claim: a statement about arms of a grid, and what their figures say of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from workbench.core.part import Part
+from workbench.report.arms import Arm
+
+Answer = Literal["holds", "does not hold", "open", "not measured"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What figures say of a statement.
+
+    ``answer``: "open" where the interval allows both; ``measured``: the figures, in words with their intervals;
+    ``how``: the test, and what its interval covers.
+    """
+
+    answer: Answer
+    measured: str
+    how: str = ""
+
+
+def together(verdicts: Sequence[Verdict]) -> Verdict:
+    """All of several statements: holds where all hold, does not where one does not."""
+    order: tuple[Answer, ...] = ("does not hold", "not measured", "open", "holds")
+    answers = {verdict.answer for verdict in verdicts}
+    answer = next((one for one in order if one in answers), "not measured")
+    measured = "; ".join(verdict.measured for verdict in verdicts)
+    return Verdict(answer, measured, "; ".join(dict.fromkeys(verdict.how for verdict in verdicts if verdict.how)))
+
+
+class Claim(Part, ABC, kind="claim"):
+    """A form of statement about a grid's arms, which figures bear out, refute, or leave open."""
+
+    @abstractmethod
+    def names(self) -> Iterable[str]:
+        """Labels of the arms it speaks of, so that slips are told before anything runs."""
+
+    @abstractmethod
+    def __call__(self, arms: Sequence[Arm]) -> Verdict:
+        """What the arms' figures say. Pure; an arm without figures makes it "not measured", never an error."""
+
+
+def arm_of(arms: Sequence[Arm], label: str) -> Arm | None:
+    """The arm of a label."""
+    return next((arm for arm in arms if arm.label == label), None)

@@ -1,0 +1,193 @@
+"""Claims that arms' figures lie below, above, or near another arm's."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from annotated_types import Ge, MinLen
+
+from workbench.metrics.comparison import holm
+from workbench.report.arms import Arm
+from workbench.report.contrasts import Contrast, Term, contrast
+from workbench.study.base import Answer, Claim, Verdict, arm_of
+from workbench.study.words import figure_of, gap
+
+SIDE = 0.025
+"""A side of a two-sided test at 5 %."""
+Names = Annotated[list[str], MinLen(1)]
+NotNegative = Annotated[float, Ge(0)]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One figure of one arm against the other arm's. ``margin``: in the figure's unit, or of its logarithm;
+    ``p_for``, ``p_against``: one-sided p of the opposite, None without a standard error."""
+
+    arm: Arm
+    figure: str
+    found: Contrast
+    margin: float
+    p_for: float | None
+    p_against: float | None
+
+
+class Comparison(Claim):
+    """Every figure of every arm named is compared with the other arm's; the whole claim is tested at 5 %.
+
+    Where all comparisons must hold each is tested at its own level (an intersection-union test); where one is enough,
+    and for what refutes, p values are adjusted after Holm over the comparisons. What is said of bounds holds of bounds.
+
+    Settings:
+        figures: names of figures.
+        arms: labels of arms.
+        against: the arm compared with; row zero unless said otherwise.
+        within: the margin, as a share of the other arm's figure, stated beforehand.
+        ratio: compare as ratios (of times, of perplexities) in place of differences.
+        any: one comparison that holds is enough; otherwise all must.
+    """
+
+    def __init__(
+        self,
+        figures: Names,
+        arms: Names,
+        against: str = "baseline",
+        within: NotNegative = 0.0,
+        ratio: bool = False,
+        any: bool = False,
+    ) -> None:
+        """Keep the settings."""
+        self.figures, self.arms, self.against = figures, arms, against
+        self.within, self.ratio, self.any = within, ratio, any
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        """Two arms."""
+        return {"figures": ["x"], "arms": ["a", "b"], "within": 0.05}
+
+    @abstractmethod
+    def one_sided(self, found: Contrast, margin: float) -> tuple[float | None, float | None]:
+        """(p of the claim's opposite, p of the claim): small in the first bears it out, in the second refutes it."""
+
+    @abstractmethod
+    def said(self) -> str:
+        """What is tested, in words."""
+
+    def names(self) -> Iterable[str]:
+        """The arms and the one compared with."""
+        return [*self.arms, self.against]
+
+    def __call__(self, arms: Sequence[Arm]) -> Verdict:
+        """Compare all, then judge the whole."""
+        found: list[Compared] = []
+        missing = []
+        other = arm_of(arms, self.against)
+        for label in self.arms:
+            arm = arm_of(arms, label)
+            for figure in self.figures:
+                one = None if arm is None or other is None else self._compared(arm, other, figure)
+                if one is None:
+                    missing.append(f"{label}: {figure}")
+                else:
+                    found.append(one)
+        if not found or (missing and not self.any):
+            return Verdict("not measured", f"no {', '.join(missing)}")
+        words = "; ".join(self._words(one, other) for one in found if other is not None)
+        how = f"{self.said()}, 5 %; " + "; ".join(dict.fromkeys(one.found.how for one in found))
+        return Verdict(self._answer(found), words, how)
+
+    def _compared(self, arm: Arm, other: Arm, figure: str) -> Compared | None:
+        found = contrast([Term(arm, figure, 1.0), Term(other, figure, -1.0)], log=self.ratio)
+        beside = other.figure(figure)
+        if found is None or beside is None or beside.value is None:
+            return None
+        margin = math.log1p(self.within) if self.ratio else self.within * abs(beside.value)
+        return Compared(arm, figure, found, margin, *self.one_sided(found, margin))
+
+    def _answer(self, found: Sequence[Compared]) -> Answer:
+        if any(one.p_for is None or one.p_against is None for one in found):
+            return "open"
+        ours, theirs = (
+            [p for one in found if (p := getattr(one, side)) is not None] for side in ("p_for", "p_against")
+        )
+        if self.any:
+            return "holds" if min(holm(ours)) < SIDE else ("does not hold" if max(theirs) < SIDE else "open")
+        return "holds" if max(ours) < SIDE else ("does not hold" if min(holm(theirs)) < SIDE else "open")
+
+    def _words(self, one: Compared, other: Arm) -> str:
+        bounds = " of bounds" if any(relation != "=" for relation in one.found.relations) else ""
+        name = one.figure.replace("_", " ")
+        pair = f"{figure_of(one.arm, one.figure)} beside {figure_of(other, one.figure)}"
+        return f"{one.arm.label}: {name} {pair}, {gap(one.arm, one.figure, one.found.estimate, self.ratio)}{bounds}"
+
+
+@Claim.register("lies_below")
+class LiesBelow(Comparison):
+    """Figures lie below the other arm's by more than the margin."""
+
+    def one_sided(self, found: Contrast, margin: float) -> tuple[float | None, float | None]:
+        """Below −margin, above it."""
+        return found.p_below(-margin), found.p_above(-margin)
+
+    def said(self) -> str:
+        """One side of a two-sided test."""
+        return "lower" + f" by more than {self.within:.0%}" * bool(self.within)
+
+
+@Claim.register("lies_above")
+class LiesAbove(Comparison):
+    """Figures lie above the other arm's by more than the margin."""
+
+    def one_sided(self, found: Contrast, margin: float) -> tuple[float | None, float | None]:
+        """Above the margin, below it."""
+        return found.p_above(margin), found.p_below(margin)
+
+    def said(self) -> str:
+        """One side of a two-sided test."""
+        return "higher" + f" by more than {self.within:.0%}" * bool(self.within)
+
+
+@Claim.register("not_above")
+class NotAbove(Comparison):
+    """Figures do not lie above the other arm's by the margin or more (non-inferiority, where lower is better)."""
+
+    def one_sided(self, found: Contrast, margin: float) -> tuple[float | None, float | None]:
+        """Below the margin, above it."""
+        return found.p_below(margin), found.p_above(margin)
+
+    def said(self) -> str:
+        """With its margin."""
+        return f"not higher by {self.within:.0%}"
+
+
+@Claim.register("not_below")
+class NotBelow(Comparison):
+    """Figures do not lie below the other arm's by the margin or more (non-inferiority, where higher is better)."""
+
+    def one_sided(self, found: Contrast, margin: float) -> tuple[float | None, float | None]:
+        """Above −margin, below it."""
+        return found.p_above(-margin), found.p_below(-margin)
+
+    def said(self) -> str:
+        """With its margin."""
+        return f"not lower by {self.within:.0%}"
+
+
+@Claim.register("alike")
+class Alike(Comparison):
+    """Figures differ from the other arm's by less than the margin either way (two one-sided tests, Schuirmann 1987)."""
+
+    def one_sided(self, found: Contrast, margin: float) -> tuple[float | None, float | None]:
+        """Inside the margins, outside of one."""
+        sides = [found.p_below(margin), found.p_above(-margin)]
+        beyond = [found.p_above(margin), found.p_below(-margin)]
+        if None in sides or None in beyond:
+            return None, None
+        return max(p for p in sides if p is not None), min(p for p in beyond if p is not None)
+
+    def said(self) -> str:
+        """With its margin."""
+        return f"alike within {self.within:.0%}"

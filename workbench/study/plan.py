@@ -1,0 +1,115 @@
+"""From a study's file to the cells of all its questions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from workbench.core.build import build
+from workbench.core.errors import Problem, RecipeError, WorkbenchError
+from workbench.core.loading import resolve_as
+from workbench.core.part import did_you_mean
+from workbench.core.tree import stable_hash
+from workbench.grid.cells import Cell, Planned, plan, plan_of
+from workbench.grid.section import Grid
+from workbench.grid.status import Standing
+from workbench.run import slug
+from workbench.study.section import Study, is_study, load_study
+
+
+@dataclass(frozen=True)
+class PlannedStudy:
+    """A study that can be run: a grid for each question, and the cells of all of them. Workers see a grid."""
+
+    study: Study
+    source: Path
+    questions: Mapping[str, Planned]
+    cells: tuple[Cell, ...]
+    hash: str
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.study.name
+
+    @property
+    def grids(self) -> tuple[Planned, ...]:
+        """What is held to bounds of its own."""
+        return tuple(self.questions.values())
+
+    @property
+    def folder_name(self) -> str:
+        """``<name>-<hash8>``."""
+        return f"{slug(self.name)}-{self.hash[:8]}"
+
+    def split(self, found: Iterable[Standing]) -> dict[str, list[Standing]]:
+        """How cells stand, by question."""
+        by: dict[str, list[Standing]] = {name: [] for name in self.questions}
+        for one in found:
+            by[one.cell.question].append(one)
+        return by
+
+
+def planned(path: Path | str, overrides: Iterable[str] = ()) -> Planned | PlannedStudy:
+    """A grid's or a study's file as cells.
+
+    Raises:
+        RecipeError: with the problems of the file, or those of cells.
+        WorkbenchError: a file cannot be read; no cell is left.
+    """
+    return plan_study(path, overrides) if is_study(path) else plan(path, overrides)
+
+
+def plan_study(path: Path | str, overrides: Iterable[str] = ()) -> PlannedStudy:
+    """Read a study's file and resolve the recipe of every cell of every question.
+
+    Raises:
+        RecipeError: with the problems of the file, of the questions, of claims that name arms which there are not.
+        WorkbenchError: a file cannot be read.
+    """
+    resolved = load_study(path, tuple(overrides))
+    study: Study = build(resolved.node)
+    source = resolved.source or Path(path)
+    questions: dict[str, Planned] = {}
+    problems: list[Problem] = []
+    for name, asked in study.questions.items():
+        try:
+            questions[name] = plan_of(resolve_as(Grid, _grid(study, name, asked), source), source)
+        except RecipeError as error:
+            problems += [Problem(f"questions.{name}.{one.path}".rstrip("."), one.message) for one in error.problems]
+        except WorkbenchError as error:
+            problems.append(Problem(f"questions.{name}", str(error)))
+    problems += _strangers(study, questions)
+    if problems:
+        raise RecipeError(problems, str(source))
+    cells = tuple(
+        replace(cell, key=f"{slug(name)}-{cell.key}", question=name)
+        for name, grid in questions.items()
+        for cell in grid.cells
+    )
+    told = {name: claim.as_data() for name, claim in resolved.node.settings["claims"].items()}
+    digest = stable_hash([{name: grid.hash for name, grid in questions.items()}, told])
+    return PlannedStudy(study, source, questions, cells, digest)
+
+
+def _grid(study: Study, name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """A question as a grid's data."""
+    pair = {"base": study.candidate, "baseline": study.baseline}
+    rest = {key: value for key, value in asked.items() if key != "asks"}
+    return {"name": slug(name), **pair, **rest, "set": {**study.set, **(rest.get("set") or {})}}
+
+
+def _strangers(study: Study, questions: Mapping[str, Planned]) -> Iterable[Problem]:
+    """Arms that claims name and questions have not."""
+    for name, claim in study.claims.items():
+        grid = questions.get(claim.question)
+        if grid is None:
+            continue  # told above
+        known = dict.fromkeys(cell.arm.row(grid.report.over) for cell in grid.cells)
+        for number, test in enumerate(claim.tests):
+            for label in dict.fromkeys(test.names()):
+                if label not in known:
+                    message = f"question {claim.question!r} has no arm {label!r}.{did_you_mean(label, known)}"
+                    yield Problem(f"claims.{name}.tests[{number}]", message)

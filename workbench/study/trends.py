@@ -1,0 +1,139 @@
+"""Claims that a figure rises or falls from arm to arm, and that a gap is wider in one figure than in another."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+from annotated_types import MinLen
+
+from workbench.metrics.statistics import Estimate
+from workbench.report.arms import Arm
+from workbench.report.contrasts import Contrast, Term, contrast
+from workbench.study.base import Claim, Verdict, arm_of
+from workbench.study.comparisons import SIDE
+from workbench.study.words import figure_of, slope
+
+
+class Trend(Claim):
+    """The least-squares slope of a figure over arms in order, per doubling of ``at``, tested at 5 %.
+
+    Settings:
+        figure: the figure's name.
+        arms: labels of three arms or more, in order.
+        at: where each arm stands (steps, tokens); the slope is over its base-2 logarithm.
+        log: the slope of the figure's logarithm.
+    """
+
+    def __init__(
+        self,
+        figure: str,
+        arms: Annotated[list[str], MinLen(3)],
+        at: Annotated[list[float], MinLen(3)],
+        log: bool = False,
+    ) -> None:
+        """Keep the settings."""
+        self.figure, self.arms, self.at, self.log = figure, arms, at, log
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        """Three arms."""
+        return {"figure": "x", "arms": ["a", "b", "c"], "at": [1, 2, 4]}
+
+    @abstractmethod
+    def sides(self, found: Contrast) -> tuple[float | None, float | None]:
+        """(p of the opposite, p of the claim)."""
+
+    def names(self) -> Iterable[str]:
+        """The arms."""
+        return self.arms
+
+    def __call__(self, arms: Sequence[Arm]) -> Verdict:
+        """The slope over the arms that were measured, three at least."""
+        paired = zip(self.arms, self.at, strict=False)
+        found = [(arm, at) for label, at in paired if (arm := arm_of(arms, label)) and arm.values(self.figure)]
+        if len(found) < 3:
+            return Verdict(
+                "not measured", f"{self.figure} of {len(found)} of {len(self.arms)} arms; a trend needs three"
+            )
+        x = np.log2([at for _, at in found])
+        weights = (x - x.mean()) / np.square(x - x.mean()).sum()
+        terms = [Term(arm, self.figure, float(w)) for (arm, _), w in zip(found, weights, strict=True)]
+        sloped = contrast(terms, log=self.log)
+        if sloped is None:
+            return Verdict("not measured", f"{self.figure}: no repetition that all arms share")
+        values = ", ".join(f"{arm.label} {figure_of(arm, self.figure)}" for arm, _ in found)
+        what = "log figure" if self.log else "figure"
+        words = f"{self.figure.replace('_', ' ')}: {values}; {what} a doubling {slope(sloped.estimate)}"
+        ours, theirs = self.sides(sloped)
+        if ours is None or theirs is None:
+            return Verdict("open", words, sloped.how)
+        answer = "holds" if ours < SIDE else ("does not hold" if theirs < SIDE else "open")
+        return Verdict(answer, words, f"least-squares slope, 5 %; {sloped.how}")  # type: ignore[arg-type]
+
+
+@Claim.register("rises")
+class Rises(Trend):
+    """A figure rises from arm to arm."""
+
+    def sides(self, found: Contrast) -> tuple[float | None, float | None]:
+        """Above 0, below 0."""
+        return found.p_above(), found.p_below()
+
+
+@Claim.register("falls")
+class Falls(Trend):
+    """A figure falls from arm to arm."""
+
+    def sides(self, found: Contrast) -> tuple[float | None, float | None]:
+        """Below 0, above 0."""
+        return found.p_below(), found.p_above()
+
+
+@Claim.register("wider")
+class Wider(Claim):
+    """An arm's gap to another is larger in one figure than in a second (after short prompts than after long ones).
+
+    The two gaps are taken as independent, which is on the safe side where they share prompts.
+
+    Settings:
+        figure: where the gap is said to be larger.
+        than: the figure of the smaller gap.
+        arm: the arm's label.
+        against: the arm compared with; row zero unless said otherwise.
+    """
+
+    def __init__(self, figure: str, than: str, arm: str, against: str = "baseline") -> None:
+        """Keep the settings."""
+        self.figure, self.than, self.arm, self.against = figure, than, arm, against
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        """Two figures."""
+        return {"figure": "x", "than": "y", "arm": "a"}
+
+    def names(self) -> Iterable[str]:
+        """Both arms."""
+        return [self.arm, self.against]
+
+    def __call__(self, arms: Sequence[Arm]) -> Verdict:
+        """The difference of the two differences."""
+        arm, other = arm_of(arms, self.arm), arm_of(arms, self.against)
+        if arm is None or other is None:
+            return Verdict("not measured", f"no arm {self.arm if arm is None else self.against}")
+        gaps = [contrast([Term(arm, name, 1.0), Term(other, name, -1.0)]) for name in (self.figure, self.than)]
+        first, second = gaps
+        if first is None or second is None:
+            return Verdict("not measured", f"no {self.figure if first is None else self.than}")
+        value = first.estimate.value - second.estimate.value
+        words = f"{self.arm}: {first.estimate.value:+.3g} in {self.figure}, {second.estimate.value:+.3g} in {self.than}"
+        if not first.estimate.se or not second.estimate.se:
+            return Verdict("open", words, first.how)
+        se = float(np.hypot(first.estimate.se, second.estimate.se))
+        found = Contrast(Estimate(value, se, value - 1.96 * se, value + 1.96 * se), first.how, ("=",), "neither")
+        ours, theirs = found.p_above() or 0.0, found.p_below() or 0.0
+        answer = "holds" if ours < SIDE else ("does not hold" if theirs < SIDE else "open")
+        how = f"difference of two gaps, taken as independent, 5 %; {first.how}"
+        return Verdict(answer, f"{words}; apart {slope(found.estimate)}", how)  # type: ignore[arg-type]
