@@ -43,7 +43,7 @@ def test_one_sided_claims_hold_fail_or_stay_open():
     assert answers(LiesBelow, {"baseline": 10.0, "a": 11.0}) == "does not hold"
     assert answers(LiesBelow, {"baseline": 10.0, "a": 9.8}) == "open"
     assert answers(LiesAbove, {"baseline": 10.0, "a": 11.0}) == "holds"
-    assert answers(LiesAbove, {"baseline": 10.0, "a": 11.0}, within=0.2) == "does not hold"  # a tenth, and a fifth is due
+    assert answers(LiesAbove, {"baseline": 10.0, "a": 11.0}, within=0.2) == "does not hold"  # a tenth only
 
 
 def test_no_worse_needs_its_margin():

@@ -22,7 +22,7 @@ def figure_of(arm: Arm, name: str) -> str:
 def gap(arm: Arm, name: str, found: Estimate, ratio: bool) -> str:
     """A difference with its interval; of logarithms, the ratio."""
     if ratio:
-        return f"× {math.exp(found.value):.3g}" + _interval(found, math.exp, "")
+        return f"× {_exp(found.value):.3g}" + _interval(found, _exp, "")
     (column,) = columns_for([arm], [name])
 
     def write(number: float) -> str:
@@ -44,3 +44,7 @@ def _interval(found: Estimate, change: Callable[[float], float], sign: str) -> s
         return ""
     low, high = (format(change(number), sign + ".3g") for number in (found.low, found.high))
     return f" ({low} … {high})"
+
+
+def _exp(number: float) -> float:
+    return math.exp(min(number, 700.0))  # an interval that says nothing may have an end beyond all floats
