@@ -26,6 +26,7 @@ from workbench.data.windows import Blocks
 from workbench.metrics.base import Continued, Cost, Drawn, Evaluation, Evidence, HeldOut, Prompts, Texts, needed
 from workbench.metrics.diversity import word_set
 from workbench.metrics.solving import Attempts, Solving
+from workbench.metrics.timing import Timed, Timing
 from workbench.solving import attempts_at
 
 EOS = "\n\n"
@@ -75,6 +76,7 @@ class Examiner:
             judge=evaluation.judge,
             continuations=(lambda: self.continued(prompts, evaluation.batch, tell)) if prompts is not None else None,
             attempts=None if (solving := evaluation.solving) is None else (lambda: self.attempted(solving, tell)),
+            timings=None if (timing := evaluation.timing) is None else (lambda: self.timed(timing, tell)),
         )
 
     def held_out(self, evaluation: Evaluation, tell: Tell = silent) -> HeldOut:
@@ -171,6 +173,20 @@ class Examiner:
         blocks = self._data().valid
         chosen = spread(solving.instances, len(blocks))
         return attempts_at(self, solving, blocks[chosen], chosen, lambda share: tell("puzzles", share))
+
+    def timed(self, timing: Timing, tell: Tell = silent) -> list[Timed]:
+        """Draws of whole texts, timed one after another; the first of each size is not counted."""
+        found = []
+        for at, batch in enumerate(timing.batches):
+            seconds, calls = [], 0
+            for repeat in range(timing.repeats + 1):
+                drawn = self.draw(Canvas.blank(batch, self.model.length, first=repeat * batch), stream="timing")
+                seconds.append(drawn.seconds)
+                calls = drawn.calls
+                tell("timed draws", (at + (repeat + 1) / (timing.repeats + 1)) / len(timing.batches))
+            how, device = self.sampler.type_name, f"{self.device}, {self.precision}"
+            found.append(Timed(batch, self.model.length, seconds[1:], float(calls), how, device))
+        return found
 
     def draw(
         self, canvas: Canvas, progress: Callable[[float], None] | None = None, stream: str = "sample"

@@ -9,12 +9,12 @@ import pytest
 from scipy import stats
 
 from workbench.core.errors import WorkbenchError
-from workbench.metrics.base import Drawn, Evidence, Texts
+from workbench.metrics.base import Continued, Drawn, Evidence, Texts
 from workbench.metrics.comparison import equivalence, holm, paired, paired_bootstrap, smallest_detectable
 from workbench.metrics.contract import ByLetter, example_evidence
 from workbench.metrics.judge import Passage
 from workbench.metrics.judged import ContinuationNats, JudgePerplexity
-from workbench.metrics.mauve import Mauve, states
+from workbench.metrics.mauve import ContinuationMauve, Mauve, states
 from workbench.metrics.statistics import Estimate
 from workbench.metrics.value import Units, Value
 
@@ -60,6 +60,28 @@ def test_mauve_is_that_of_its_package() -> None:
     assert found.value == pytest.approx(np.mean(direct), abs=1e-6)
     assert "only 60 texts" in found.note
     assert found.value < found.extra["ceiling"]
+
+
+def test_mauve_of_prompts_leaves_out_groups_of_them() -> None:
+    """By the package, and by jackknife over prompts with all their continuations."""
+    mauve = pytest.importorskip("mauve")
+    rng = np.random.default_rng(0)
+    real = [" ".join(rng.choice(list("abcd"), 20)) for _ in range(30)]
+    own = [" ".join(rng.choice(list("abde"), 20)) for _ in range(60)]
+    drawn, beside = Drawn(np.zeros((60, 2), np.int64), own), Texts(np.zeros((30, 2), np.int64), real)
+    one = Continued(1, 0, 2, drawn, beside, [""] * 30, own, real, "k")
+    (found,) = ContinuationMauve(seeds=2, groups=3)(Evidence(continuations={"k1": one}, judge=ByLetter()))
+    p, q = (states(ByLetter(), [Passage(text) for text in texts]) for texts in (real, own))
+
+    def direct(keep: np.ndarray, seed: int) -> float:
+        chosen = {"p_features": p[keep], "q_features": q[np.repeat(keep, 2)], "mauve_scaling_factor": 5}
+        return float(mauve.compute_mauve(seed=seed, **chosen).mauve)
+
+    assert found.name == "continuation_mauve_k1"
+    everyone = np.ones(30, dtype=bool)
+    assert found.value == pytest.approx(np.mean([direct(everyone, seed) for seed in (1, 2)]), abs=1e-6)
+    without = np.array([direct(np.arange(30) % 3 != g, 1) for g in range(3)])
+    assert found.se == pytest.approx(np.sqrt(2 / 3 * np.square(without - without.mean()).sum()), abs=1e-6)
 
 
 def test_paired_bootstrap_covers() -> None:

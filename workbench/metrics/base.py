@@ -12,6 +12,7 @@ from workbench.core.part import Part, Section
 from workbench.metrics.evidence import Continued, Cost, Drawn, Evidence, HeldOut, MissingEvidence, Texts
 from workbench.metrics.judge import Judge
 from workbench.metrics.solving import Solving
+from workbench.metrics.timing import Timing
 from workbench.metrics.value import Better, Value
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ class Metric(Part, ABC, kind="metric"):
     """A figure, or a family of figures, of a trained model.
 
     ``better``: which way is better, where that can be said. ``needs``: the entries of `Evidence` it reads. One that
-    reads ``continuations`` gives each of its columns once for every kind of prompt, named ``<column>_<prompt>``.
+    reads ``continuations`` gives each of its columns once for every kind of prompt, named ``<column>_<prompt>``; one
+    that reads ``timings`` once for every size of batch, ``<column>_b<batch>``.
     """
 
     better: ClassVar[Better] = "neither"
@@ -99,6 +101,7 @@ REMEDIES: Mapping[str, tuple[str, str, str]] = {
     "judge": ("judge", "asks a judge and there is none", "judge: smollm2, say"),
     "continuations": ("prompts", "measures what is made of prompts and there are none", "prompts: {}"),
     "attempts": ("solving", "measures attempts at puzzles and none are made", "solving: {}"),
+    "timings": ("timing", "measures timed draws and none are made", "timing: {}"),
 }
 """Entry of the evidence → the setting that gathers it, what a metric does with it, what to set."""
 
@@ -116,9 +119,10 @@ class Evaluation(Section):
         judge: a language model that reads the samples; metrics that ask one say so.
         prompts: held-out text to be continued, for metrics of conditional generation.
         solving: how held-out puzzles are attempted, on a corpus that has a checker.
+        timing: draws that are timed alone, for latency.
     """
 
-    neutral: ClassVar[Mapping[str, Any]] = {"judge": None, "prompts": None, "solving": None}
+    neutral: ClassVar[Mapping[str, Any]] = {"judge": None, "prompts": None, "solving": None, "timing": None}
     usual: ClassVar[Mapping[str, Any]] = {
         "metrics": [{"type": "bits_per_byte"}, {"type": "unigram_bits_per_byte"}],
     }
@@ -134,8 +138,10 @@ class Evaluation(Section):
         judge: Judge | None = None,
         prompts: Prompts | None = None,
         solving: Solving | None = None,
+        timing: Timing | None = None,
     ) -> None:
         """Keep the settings."""
+        self.timing = timing
         self.metrics, self.judge, self.prompts, self.solving = metrics, judge, prompts, solving
         self.blocks, self.draws, self.samples, self.batch, self.every = blocks, draws, samples, batch, every
 

@@ -15,10 +15,11 @@ from workbench.core.checks import run_checks
 from workbench.metrics.base import Continued, Cost, Drawn, Evidence, HeldOut, Metric, Texts, needed
 from workbench.metrics.judge import Judge, Passage, Reading
 from workbench.metrics.solving import Attempts, Strategy
+from workbench.metrics.timing import Timed
 from workbench.metrics.value import Value
 
 ENTRIES = frozenset(
-    {"bound", "samples", "real", "unigram", "known_words", "cost", "judge", "continuations", "attempts"}
+    {"bound", "samples", "real", "unigram", "known_words", "cost", "judge", "continuations", "attempts", "timings"}
 )
 """The entries of `Evidence`."""
 
@@ -66,6 +67,7 @@ def example_evidence(only: frozenset[str] = ENTRIES) -> Evidence:
             rng.integers(0, 4, (12, 16)),
             np.array([2.0, 3.0]),
         ),
+        "timings": [Timed(1, 16, [0.2, 0.21, 0.19], 16.0), Timed(8, 16, [0.5, 0.7, 0.6], 16.0)],
         "cost": Cost([100.0, 110.0, 120.0], 60.0, 6600, 1000, 800, "cpu"),
         "judge": ByLetter(),
         "continuations": {name: _example_prompts(given, rng) for name, given in (("k1", 1), ("k4", 4))},
@@ -105,6 +107,8 @@ def check_metric(part: type[Metric]) -> list[str]:
     due = list(metric.columns())
     if "continuations" in metric.needs:
         due = [f"{name}_{prompt}" for prompt in evidence.continuations for name in due]
+    if "timings" in metric.needs:
+        due = [f"{name}_b{timed.batch}" for timed in evidence.timings for name in due]
     try:
         values = metric(evidence)
         again = metric(example_evidence(needed([metric])))

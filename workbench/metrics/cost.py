@@ -86,6 +86,48 @@ class SamplingSpeed(Metric):
         ]
 
 
+@Metric.register("latency")
+class Latency(Metric):
+    """Seconds from an empty canvas to a whole batch of texts, and tokens per second, for each timed size of batch.
+
+    The median of the timed draws, with the interval of the median by order statistics (bootstrap over draws). Named
+    ``latency_b<batch>`` and ``throughput_b<batch>``; ``extra`` holds the network calls of a draw.
+    """
+
+    better = "lower"
+    needs = frozenset({"timings"})
+
+    def columns(self) -> tuple[str, ...]:
+        """Both."""
+        return ("latency", "throughput")
+
+    def __call__(self, evidence: Evidence) -> list[Value]:
+        """Two values for each size of batch."""
+        values = []
+        for timed in evidence.timings:
+            found = bootstrap_median(np.asarray(timed.seconds, dtype=np.float64))
+            tokens = timed.batch * timed.length
+            how = f"{timed.batch} sequences of {timed.length} tokens at a time; "
+            how += f"median of {found.n} draws after one untimed"
+            note = ", ".join(text for text in (timed.how, timed.device) if text)
+            extra = {"calls": timed.calls}
+            values.append(
+                Value(
+                    f"latency_b{timed.batch}", found.value, found.low, found.high, better="lower", unit="s a batch",
+                    n=found.n, method=how, note=note, se=found.se, extra=extra,
+                )
+            )  # fmt: skip
+            low, high = (None if end is None else tokens / end for end in (found.high, found.low))
+            se = None if found.se is None else tokens * found.se / found.value**2
+            values.append(
+                Value(
+                    f"throughput_b{timed.batch}", tokens / found.value, low, high, better="higher", unit="tokens/s",
+                    n=found.n, method=how, note=note, se=se, extra=extra,
+                )
+            )  # fmt: skip
+        return values
+
+
 @Metric.register("parameters")
 class Parameters(Metric):
     """Number of trained parameters, in all and without embeddings."""

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from workbench.core.errors import WorkbenchError
 from workbench.metrics.judge import Judge
 from workbench.metrics.solving import Attempts
+from workbench.metrics.timing import Timed
 
 T = TypeVar("T")
 
@@ -150,7 +151,8 @@ class Evidence:
 
     ``bound``: likelihood of held-out blocks. ``samples``: drawn texts. ``real``: held-out texts, as many and
     as long as the samples. ``unigram``: token counts [V] of the train split. ``known_words``: the train
-    split's words (`diversity.word_set`). ``cost``: training's records. ``attempts``: at held-out puzzles.
+    split's words (`diversity.word_set`). ``cost``: training's records. ``attempts``: at held-out puzzles. ``timings``:
+    draws timed alone, by size of the batch.
     """
 
     def __init__(
@@ -165,6 +167,7 @@ class Evidence:
         judge: Judge | None = None,
         continuations: Mapping[str, Continued] | Callable[[], Mapping[str, Continued]] | None = None,
         attempts: Attempts | Callable[[], Attempts] | None = None,
+        timings: Sequence[Timed] | Callable[[], Sequence[Timed]] | None = None,
     ) -> None:
         """What is left out raises `MissingEvidence` when asked for."""
         self._bound = _Lazy[HeldOut]("bound", bound)
@@ -175,6 +178,7 @@ class Evidence:
         self._cost = _Lazy[Cost]("cost", cost)
         self._judge = _Lazy[Judge]("judge", judge)
         self._attempts = _Lazy[Attempts]("attempts", attempts)
+        self._timings = _Lazy[Sequence[Timed]]("timings", timings)
         self._continuations = _Lazy[Mapping[str, Continued]]("continuations", continuations)
 
     @property
@@ -186,6 +190,11 @@ class Evidence:
     def attempts(self) -> Attempts:
         """Attempts at held-out puzzles."""
         return self._attempts.get()
+
+    @property
+    def timings(self) -> Sequence[Timed]:
+        """Draws timed alone."""
+        return self._timings.get()
 
     @property
     def samples(self) -> Drawn:

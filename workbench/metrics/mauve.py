@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from workbench.core.bounds import AtLeastTwo, Positive
-from workbench.metrics.base import Evidence, Metric
+from workbench.core.bounds import AtLeastTwo, Natural, Positive
+from workbench.metrics.base import Evidence, Metric, Texts
 from workbench.metrics.judge import Judge, Passage, require
 from workbench.metrics.judged import passages_of, shuffled
+from workbench.metrics.statistics import Estimate, jackknife
 from workbench.metrics.value import Value
 
 FEWEST, USUAL = 20, 100
 """Below the first no figure is given, below the second it is flagged."""
 
 
-@Metric.register("mauve")
-class Mauve(Metric):
-    """MAUVE (Pillutla et al. 2021, by their package mauve-text) of samples and real text, features from the judge.
+class Scored(Metric):
+    """What the metrics by MAUVE share.
 
     The mean over k-means seeds; ``extra`` holds their spread (sd_seeds), the ceiling that half of the real texts reach
     against the other half, and the floor of real texts with their words shuffled. The ceiling is of half as many
@@ -28,53 +29,95 @@ class Mauve(Metric):
     Settings:
         seeds: k-means seeds, at least two (three and more are due in a report).
         scaling: c of the paper.
+        groups: groups of texts (or of prompts) of which each is left out once, for a standard error by the jackknife; 0
+            gives none.
     """
 
     better = "higher"
-    needs = frozenset({"samples", "real", "judge"})
+    neutral: ClassVar[Mapping[str, Any]] = {"groups": 0}
 
-    def __init__(self, seeds: AtLeastTwo = 5, scaling: Positive = 5.0) -> None:
+    def __init__(self, seeds: AtLeastTwo = 5, scaling: Positive = 5.0, groups: Natural = 0) -> None:
         """Keep the settings."""
-        self.seeds, self.scaling = seeds, scaling
+        self.seeds, self.scaling, self.groups = seeds, scaling, groups
 
-    def __call__(self, evidence: Evidence) -> list[Value]:
-        """One value."""
-        require("mauve=mauve-text", what="metric mauve")
-        judge = evidence.judge
-        p_ND, q_ND = (states(judge, passages_of(texts)) for texts in (evidence.real, evidence.samples))
+    def value(self, name: str, judge: Judge, real: Texts, drawn: Texts, each: int = 1) -> Value:
+        """MAUVE of drawn texts and real ones; ``each``: drawn texts for a real one, side by side."""
+        p_ND, q_ND = (states(judge, passages_of(texts)) for texts in (real, drawn))
         fewest = min(len(p_ND), len(q_ND))
         if fewest < FEWEST:
-            error = f"{fewest} texts are too few for MAUVE; set samples: {USUAL} at least, better 1000"
-            return [Value(self.type_name, None, better="higher", error=error)]
+            error = f"{fewest} texts are too few for MAUVE; take {USUAL} at least (samples, prompts.count), better 1000"
+            return Value(name, None, better="higher", error=error)
         own = self.scores(p_ND, q_ND)
         ceiling = self.scores(p_ND[::2], p_ND[1::2])
-        floor = self.scores(p_ND, states(judge, shuffled(evidence.real.texts)))
+        floor = self.scores(p_ND, states(judge, shuffled(real.texts)))
         few = f"; only {fewest} texts: fewer than {USUAL} say little" if fewest < USUAL else ""
-        sizes = f"{len(q_ND)} samples, {len(p_ND)} real texts"
-        return [
-            Value(
-                self.type_name, float(own.mean()), better="higher", n=fewest, real=float(ceiling.mean()),
-                method=f"{sizes}, mean of {self.seeds} k-means seeds, c = {self.scaling:g}",
-                note=judge.identity() + few,
-                extra={
-                    "sd_seeds": float(own.std(ddof=1)),
-                    "ceiling": float(ceiling.mean()),
-                    "shuffled": float(floor.mean()),
-                },
-            )
-        ]  # fmt: skip
+        found = self.spread(float(own.mean()), p_ND, q_ND, each)
+        how = f"{len(drawn.texts)} drawn, {len(real.texts)} real texts, mean of {self.seeds} k-means seeds, "
+        how += f"c = {self.scaling:g}" + f"; jackknife over {self.groups} groups" * bool(self.groups)
+        return Value(
+            name, found.value, found.low, found.high, better="higher", n=fewest, real=float(ceiling.mean()),
+            se=found.se, method=how, note=judge.identity() + few,
+            extra={
+                "sd_seeds": float(own.std(ddof=1)),
+                "ceiling": float(ceiling.mean()),
+                "shuffled": float(floor.mean()),
+            },
+        )  # fmt: skip
 
-    def scores(self, p_ND: npt.NDArray[np.float32], q_ND: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    def scores(
+        self, p_ND: npt.NDArray[np.float32], q_ND: npt.NDArray[np.float32], seeds: int | None = None
+    ) -> npt.NDArray[np.float64]:
         """MAUVE by seed, [seeds]."""
         from mauve import compute_mauve
 
         return np.array(
             [
                 compute_mauve(p_features=p_ND, q_features=q_ND, seed=seed, mauve_scaling_factor=self.scaling).mauve
-                for seed in range(1, self.seeds + 1)
+                for seed in range(1, (seeds or self.seeds) + 1)
             ],
             dtype=np.float64,
         )
+
+    def spread(
+        self, value: float, p_ND: npt.NDArray[np.float32], q_ND: npt.NDArray[np.float32], each: int
+    ) -> Estimate:
+        """The figure with a standard error by leaving out groups of real texts and what was drawn for them, one seed
+        each."""
+        if self.groups < 2:
+            return Estimate(value)
+        group_P, group_Q = np.arange(len(p_ND)) % self.groups, np.arange(len(q_ND)) // each % self.groups
+        without = [self.scores(p_ND[group_P != g], q_ND[group_Q != g], 1)[0] for g in range(self.groups)]
+        return jackknife(value, np.asarray(without, dtype=np.float64))
+
+
+@Metric.register("mauve")
+class Mauve(Scored):
+    """MAUVE (Pillutla et al. 2021, by their package mauve-text) of samples and real text, features from the judge."""
+
+    needs = frozenset({"samples", "real", "judge"})
+
+    def __call__(self, evidence: Evidence) -> list[Value]:
+        """One value."""
+        require("mauve=mauve-text", what=f"metric {self.type_name}")
+        return [self.value(self.type_name, evidence.judge, evidence.real, evidence.samples)]
+
+
+@Metric.register("continuation_mauve")
+class ContinuationMauve(Scored):
+    """MAUVE of continued prompts and of the real texts that these were cut from, prompt included, by kind of prompt.
+
+    Named ``continuation_mauve_k50`` (SEDD §5.3.2 and SDTT: 50 tokens given, 50 written, five of each prompt).
+    """
+
+    needs = frozenset({"continuations", "judge"})
+
+    def __call__(self, evidence: Evidence) -> list[Value]:
+        """One value for each kind of prompt."""
+        require("mauve=mauve-text", what=f"metric {self.type_name}")
+        return [
+            self.value(f"{self.type_name}_{name}", evidence.judge, one.real, one.drawn, one.each)
+            for name, one in evidence.continuations.items()
+        ]
 
 
 def states(judge: Judge, passages: Sequence[Passage]) -> npt.NDArray[np.float32]:
