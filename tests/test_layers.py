@@ -20,10 +20,10 @@ ASSEMBLY = tuple(
     f"workbench.{name}"
     for name in (
         "recipe", "assemble", "environment", "run", "evaluate", "experiment", "drawing", "check", "judging", "match",
-        "opening", "publish", "solving", "start",
+        "opening", "publish", "solving", "start", "tasks",
     )
 )
-ABOVE = tuple(f"workbench.{name}" for name in ("grid", "launch", "report", "study", "audit", "tasks"))
+ABOVE = tuple(f"workbench.{name}" for name in ("grid", "launch", "report", "study", "audit"))
 BELOW_DATA = (CORE, KERNELS, "graphs", "samplers", PROCESSES)
 BELOW_ASSEMBLY = (*BELOW_DATA, "backbones", "backbones.base", DATA, TRAIN, METRICS)
 

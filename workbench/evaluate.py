@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from workbench.core.rng import Rng
 from workbench.data.base import Corpus, Tokenizer
 from workbench.data.section import Prepared
 from workbench.data.windows import Blocks
+from workbench.metrics.asking import Answered, Asking
 from workbench.metrics.base import Continued, Cost, Drawn, Evaluation, Evidence, HeldOut, Prompts, Texts, needed
 from workbench.metrics.diversity import word_set
 from workbench.metrics.solving import Attempts, Solving
@@ -50,7 +52,7 @@ def spread(count: int, size: int) -> npt.NDArray[np.int64]:
 class Examiner:
     """Gathers evidence about one model. ``device`` and ``precision`` ("fp32" or "bf16") are the network's.
 
-    Without ``data`` it draws samples and nothing else.
+    Without ``data`` it draws samples and nothing else. ``ask``: who asks downstream tasks.
     """
 
     model: Model
@@ -61,6 +63,7 @@ class Examiner:
     device: torch.device
     precision: str
     cost: Cost = field(default_factory=Cost)
+    ask: Callable[[Asking], Mapping[str, Answered]] | None = None
 
     def evidence(self, evaluation: Evaluation, tell: Tell = silent) -> Evidence:
         """What the evaluation's metrics look at, gathered when first asked for. Weights: those in the shell now."""
@@ -76,6 +79,7 @@ class Examiner:
             judge=evaluation.judge,
             continuations=(lambda: self.continued(prompts, evaluation.batch, tell)) if prompts is not None else None,
             attempts=None if (solving := evaluation.solving) is None else (lambda: self.attempted(solving, tell)),
+            answers=None if (asking := evaluation.asking) is None or self.ask is None else partial(self.ask, asking),
             timings=None if (timing := evaluation.timing) is None else (lambda: self.timed(timing, tell)),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from workbench.core.errors import WorkbenchError
 from workbench.core.loading import Resolved
 from workbench.data.section import Prepared
 from workbench.evaluate import Examiner, cost_of
+from workbench.metrics.asking import Answered, Asking
 from workbench.recipe import load
 from workbench.run import RunFolder
 from workbench.train.checkpoint import load_weights
@@ -57,7 +58,13 @@ class Opened:
             self.device,
             self.precision,
             cost_of(read_log(self.run.log), self.model, f"{self.device}, {self.precision}"),
+            self._asked,
         )
+
+    def _asked(self, asking: Asking) -> Mapping[str, Answered]:
+        from workbench.tasks.asking import answered  # it knows opened runs, and takes seconds to import
+
+        return answered(self, asking)
 
 
 def open_trained(path: Path | str, which: str = "last", overrides: Iterable[str] = ()) -> Opened:

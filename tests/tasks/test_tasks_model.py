@@ -108,3 +108,28 @@ def test_whole_texts_and_generation(smoke, name):
     writing = [Instance("generate_until", doc, (doc["query"], {"until": ["e"]}), 0) for doc in DOCS]
     texts = made.generate_until(writing, True)
     assert len(texts) == 3 and not any("e" in text for text in texts)
+
+
+def test_a_run_is_asked_in_its_evaluation(smoke, tmp_path):
+    """Accuracy is the share of items whose right choice the harness would take; items are those of the file."""
+    from workbench.core.errors import WorkbenchError
+    from workbench.metrics.asking import Asking
+    from workbench.metrics.base import Evidence
+    from workbench.metrics.tasks import Accuracy
+    from workbench.opening import open_trained
+    from workbench.tasks.asking import answered
+
+    raw = tmp_path / "mine.jsonl"
+    raw.write_text("".join(json.dumps(doc) + "\n" for doc in DOCS), encoding="utf-8")
+    prepare("choices", raw, tmp_path / "tasks")
+    opened = open_trained(smoke("gpt2").path)
+    found = answered(opened, Asking(["workbench_choices"], str(tmp_path / "tasks"), batch=4))["workbench_choices"]
+    scores = np.array([log_p for log_p, _ in model(smoke("gpt2"), batch_size=4).loglikelihood(requests(), True)])
+    ends = np.cumsum([len(doc["choices"]) for doc in DOCS])[:-1]
+    pairs = zip(np.split(scores, ends), DOCS, strict=True)
+    assert found.right == [float(part.argmax() == doc["gold"]) for part, doc in pairs]
+    (value,) = Accuracy()(Evidence(answers={"workbench_choices": found}))
+    assert value.name == "accuracy_workbench_choices" and value.value == pytest.approx(np.mean(found.right))
+    assert len(set(found.documents)) == 3 and value.units.key == found.key
+    with pytest.raises(WorkbenchError, match="no task 'nothing'"):
+        answered(opened, Asking(["nothing"], str(tmp_path / "tasks")))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from workbench.core.bounds import Count, Natural
 from workbench.core.errors import Problem, WorkbenchError
 from workbench.core.part import Part, Section
+from workbench.metrics.asking import Asking
 from workbench.metrics.evidence import Continued, Cost, Drawn, Evidence, HeldOut, MissingEvidence, Texts
 from workbench.metrics.judge import Judge
 from workbench.metrics.solving import Solving
@@ -29,7 +30,7 @@ class Metric(Part, ABC, kind="metric"):
 
     ``better``: which way is better, where that can be said. ``needs``: the entries of `Evidence` it reads. One that
     reads ``continuations`` gives each of its columns once for every kind of prompt, named ``<column>_<prompt>``; one
-    that reads ``timings`` once for every size of batch, ``<column>_b<batch>``.
+    that reads ``timings`` once for every size of batch, ``<column>_b<batch>``; one of ``answers`` once for every task.
     """
 
     better: ClassVar[Better] = "neither"
@@ -102,6 +103,7 @@ REMEDIES: Mapping[str, tuple[str, str, str]] = {
     "continuations": ("prompts", "measures what is made of prompts and there are none", "prompts: {}"),
     "attempts": ("solving", "measures attempts at puzzles and none are made", "solving: {}"),
     "timings": ("timing", "measures timed draws and none are made", "timing: {}"),
+    "answers": ("asking", "measures downstream tasks and none are asked", "asking: {tasks: [my_task]}"),
 }
 """Entry of the evidence → the setting that gathers it, what a metric does with it, what to set."""
 
@@ -120,9 +122,10 @@ class Evaluation(Section):
         prompts: held-out text to be continued, for metrics of conditional generation.
         solving: how held-out puzzles are attempted, on a corpus that has a checker.
         timing: draws that are timed alone, for latency.
+        asking: downstream tasks that are asked.
     """
 
-    neutral: ClassVar[Mapping[str, Any]] = {"judge": None, "prompts": None, "solving": None, "timing": None}
+    neutral: ClassVar[Mapping[str, Any]] = dict.fromkeys(("judge", "prompts", "solving", "timing", "asking"))
     usual: ClassVar[Mapping[str, Any]] = {
         "metrics": [{"type": "bits_per_byte"}, {"type": "unigram_bits_per_byte"}],
     }
@@ -139,9 +142,10 @@ class Evaluation(Section):
         prompts: Prompts | None = None,
         solving: Solving | None = None,
         timing: Timing | None = None,
+        asking: Asking | None = None,
     ) -> None:
         """Keep the settings."""
-        self.timing = timing
+        self.timing, self.asking = timing, asking
         self.metrics, self.judge, self.prompts, self.solving = metrics, judge, prompts, solving
         self.blocks, self.draws, self.samples, self.batch, self.every = blocks, draws, samples, batch, every
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workbench.core.checks import run_checks
+from workbench.metrics.asking import Answered
 from workbench.metrics.base import Continued, Cost, Drawn, Evidence, HeldOut, Metric, Texts, needed
 from workbench.metrics.judge import Judge, Passage, Reading
 from workbench.metrics.solving import Attempts, Strategy
@@ -19,7 +20,8 @@ from workbench.metrics.timing import Timed
 from workbench.metrics.value import Value
 
 ENTRIES = frozenset(
-    {"bound", "samples", "real", "unigram", "known_words", "cost", "judge", "continuations", "attempts", "timings"}
+    {"bound", "samples", "real", "unigram", "known_words", "cost", "judge", "continuations", "attempts", "timings",
+     "answers"}
 )
 """The entries of `Evidence`."""
 
@@ -68,6 +70,7 @@ def example_evidence(only: frozenset[str] = ENTRIES) -> Evidence:
             np.array([2.0, 3.0]),
         ),
         "timings": [Timed(1, 16, [0.2, 0.21, 0.19], 16.0), Timed(8, 16, [0.5, 0.7, 0.6], 16.0)],
+        "answers": {task: Answered([1.0, 0.0, 1.0, 1.0], list("abcd")) for task in ("piqa", "arc")},
         "cost": Cost([100.0, 110.0, 120.0], 60.0, 6600, 1000, 800, "cpu"),
         "judge": ByLetter(),
         "continuations": {name: _example_prompts(given, rng) for name, given in (("k1", 1), ("k4", 4))},
@@ -107,6 +110,8 @@ def check_metric(part: type[Metric]) -> list[str]:
     due = list(metric.columns())
     if "continuations" in metric.needs:
         due = [f"{name}_{prompt}" for prompt in evidence.continuations for name in due]
+    if "answers" in metric.needs:
+        due = [f"{name}_{task}" for task in evidence.answers for name in due]
     if "timings" in metric.needs:
         due = [f"{name}_b{timed.batch}" for timed in evidence.timings for name in due]
     try:

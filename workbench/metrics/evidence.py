@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workbench.core.errors import WorkbenchError
+from workbench.metrics.asking import Answered
 from workbench.metrics.judge import Judge
 from workbench.metrics.solving import Attempts
 from workbench.metrics.timing import Timed
@@ -152,7 +153,7 @@ class Evidence:
     ``bound``: likelihood of held-out blocks. ``samples``: drawn texts. ``real``: held-out texts, as many and
     as long as the samples. ``unigram``: token counts [V] of the train split. ``known_words``: the train
     split's words (`diversity.word_set`). ``cost``: training's records. ``attempts``: at held-out puzzles. ``timings``:
-    draws timed alone, by size of the batch.
+    draws timed alone, by size of the batch. ``answers``: to downstream tasks.
     """
 
     def __init__(
@@ -168,6 +169,7 @@ class Evidence:
         continuations: Mapping[str, Continued] | Callable[[], Mapping[str, Continued]] | None = None,
         attempts: Attempts | Callable[[], Attempts] | None = None,
         timings: Sequence[Timed] | Callable[[], Sequence[Timed]] | None = None,
+        answers: Mapping[str, Answered] | Callable[[], Mapping[str, Answered]] | None = None,
     ) -> None:
         """What is left out raises `MissingEvidence` when asked for."""
         self._bound = _Lazy[HeldOut]("bound", bound)
@@ -178,6 +180,7 @@ class Evidence:
         self._cost = _Lazy[Cost]("cost", cost)
         self._judge = _Lazy[Judge]("judge", judge)
         self._attempts = _Lazy[Attempts]("attempts", attempts)
+        self._answers = _Lazy[Mapping[str, Answered]]("answers", answers)
         self._timings = _Lazy[Sequence[Timed]]("timings", timings)
         self._continuations = _Lazy[Mapping[str, Continued]]("continuations", continuations)
 
@@ -190,6 +193,11 @@ class Evidence:
     def attempts(self) -> Attempts:
         """Attempts at held-out puzzles."""
         return self._attempts.get()
+
+    @property
+    def answers(self) -> Mapping[str, Answered]:
+        """Answers to downstream tasks, by task."""
+        return self._answers.get()
 
     @property
     def timings(self) -> Sequence[Timed]:

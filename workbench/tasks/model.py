@@ -16,7 +16,7 @@ from tqdm import tqdm
 from samplers.base import Canvas
 from workbench.core.errors import WorkbenchError
 from workbench.core.rng import Rng
-from workbench.opening import open_trained
+from workbench.opening import Opened, open_trained
 from workbench.tasks.scoring import Asked, Scorer, Scoring
 
 
@@ -26,7 +26,7 @@ class Workbench(TemplateLM):
 
     def __init__(
         self,
-        run: str,
+        run: str | Opened,
         scoring: Scoring = "suffix",
         draws: int = 128,
         start: bool = True,
@@ -40,7 +40,7 @@ class Workbench(TemplateLM):
         device: str | None = None,
         **overrides: Any,
     ) -> None:
-        """``run``: its folder; the rest in docs/tasks.md. ``overrides``: ``sampler.steps=32`` and the like.
+        """``run``: its folder, or an opened run; the rest in docs/tasks.md. ``overrides``: ``sampler.steps=32``, say.
 
         Raises:
             WorkbenchError: the run cannot be opened, a setting is wrong.
@@ -62,7 +62,7 @@ class Workbench(TemplateLM):
         # the harness names cuda:0 where the user names nothing: without CUDA that is no wish
         if device and (torch.cuda.is_available() or not device.startswith("cuda")):
             changed.append(f"train.device={device}")
-        self.opened = open_trained(run, str(which), changed)
+        self.opened = run if isinstance(run, Opened) else open_trained(run, str(which), changed)
         self.scorer = Scorer(self.opened, scoring, draws, bool(start), float(pmi), per_token, int(batch_size), seed)
         self.gen_tokens = gen_tokens
         self._device = self.opened.device
