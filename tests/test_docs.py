@@ -96,7 +96,7 @@ def runs(document: Path) -> dict[str, tuple[Path, list[str]]]:
         for path in files
         if path.name != "base.yaml"
         and path.parent.name not in ("base", "audits", "tasks")
-        and "axes" not in read_yaml(path)
+        and not read_yaml(path).keys() & {"axes", "questions"}
     }
     for _, words in commands(document):
         names = [word.removeprefix("name=") for word in words if word.startswith("name=")]

@@ -15,6 +15,7 @@ from workbench.core.reading import read_yaml
 from workbench.core.schema import DIALECT, json_schema
 from workbench.grid.section import Grid
 from workbench.recipe import Recipe
+from workbench.study import section
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
 TYPES = {
@@ -138,14 +139,22 @@ def grid_schema():
     return json_schema(Grid)
 
 
+@pytest.fixture(scope="module")
+def study_schema():
+    index.import_parts()
+    return json_schema(section.Study)
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_every_recipe_fits_the_schema(path, recipe_schema, audit_schema, grid_schema):
+def test_every_recipe_fits_the_schema(path, recipe_schema, audit_schema, grid_schema, study_schema):
     data = numbers(read_yaml(path))
     if "dataset_path" in data:
         pytest.skip("a task of lm-evaluation-harness, not a recipe")
     schema = audit_schema if path.parent.name == "audits" else recipe_schema
     if "axes" in data:
         schema, data = grid_schema, {"name": path.stem, **data}
+    if "questions" in data:
+        schema, data = study_schema, {"name": path.stem, **data}
     assert faults(schema, data, schema) == []
 
 

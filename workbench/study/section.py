@@ -18,6 +18,8 @@ from workbench.study.base import Claim
 
 MARK = "questions"
 """The setting that tells a study's file from a grid's."""
+PAIR = ("candidate", "baseline")
+"""The settings that name the pair."""
 
 
 class Claimed(Section):
@@ -97,7 +99,11 @@ def load_study(path: Path | str, overrides: tuple[str, ...] = ()) -> Resolved:
         WorkbenchError: it cannot be read.
     """
     place = found(Path(path))
-    tree = override({"name": place.stem, **load_tree(place)}, overrides)
+    written = load_tree(place)
+    tree = override({"name": place.stem, **written}, overrides)
+    for one in PAIR:  # what the command line names lies where the user stands
+        if tree.get(one) != written.get(one) and Path(str(tree.get(one))).exists():
+            tree[one] = str(Path(str(tree[one])).absolute())
     asked = tree.get(MARK)
     if isinstance(asked, dict):  # a question that is taken out by an override takes its claims along
         out = {name for name, question in asked.items() if question is None}
