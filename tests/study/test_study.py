@@ -16,6 +16,7 @@ from workbench.metrics.value import Units, Value
 from workbench.report.contrasts import Term, contrast, student_tail
 from workbench.study.base import Verdict, together
 from workbench.study.comparisons import Alike, LiesAbove, LiesBelow, NotAbove, NotBelow
+from workbench.study.lines import BelowLine
 from workbench.study.matching import DearerToMatch
 from workbench.study.plan import PlannedStudy, planned
 from workbench.study.trends import Falls, Rises, Wider
@@ -222,3 +223,13 @@ def test_a_study_runs_and_ends_in_a_page_of_claims(tmp_path, monkeypatch, capsys
     assert main(["report", str(path)]) == 0  # from files alone
     assert (folder / "claims.json").read_text() == before
     assert "1-likelihood" in capsys.readouterr().out
+
+
+def test_below_a_line_is_at_the_same_place():
+    made = arms({"baseline": 100.0, "b": 400.0, "a": 100.0, "c": 300.0, "d": 9.0}, se=1.0, y=[4.0, 5.0, 4.5, 4.5, 6.0])
+    claim = BelowLine("x", "y", ["baseline", "b"], ["a"])
+    found = claim(made)
+    assert found.answer == "holds" and "the line 200 there: × 0.5" in found.measured  # √(100 · 400)
+    assert BelowLine("x", "y", ["b", "baseline"], ["c"])(made).answer == "does not hold"
+    assert BelowLine("x", "y", ["baseline", "b"], ["a", "c"])(made).answer == "does not hold"
+    assert BelowLine("x", "y", ["baseline", "b"], ["d"])(made).answer == "open"  # beyond the line's ends
