@@ -11,12 +11,12 @@ import pytest
 
 from workbench.grid.section import Frontier
 from workbench.metrics.results import Results
-from workbench.metrics.value import Value
+from workbench.metrics.value import INDEPENDENT, SHUFFLED, Value
 from workbench.report import latex
 from workbench.report.arms import Arm
 from workbench.report.collect import Run
 from workbench.report.differences import compared
-from workbench.report.frontiers import frontier, lines
+from workbench.report.frontiers import frontier, lines, references
 from workbench.report.grid_tables import arms_table, best_of, long_rows
 
 
@@ -114,3 +114,38 @@ def test_a_bound_above_an_exact_figure_is_no_verdict():
     above = arm("a", [run(f"a{i}", b=value) for i, value in enumerate(bound)])
     below = arm("c", [run(f"c{i}", b=replace(value, value=value.value - 0.5)) for i, value in enumerate(bound)])
     assert [one.verdict for one in compared([base, above, below], ["b"])] == ["higher bound", "better"]
+
+
+def judged(value, shuffled):
+    return Value("judge_perplexity", value, real=20.0, calibration={SHUFFLED: shuffled})
+
+
+def test_calibration_texts_are_rows_markers_and_columns():
+    def one(entropy, judge):
+        figure = Value("unigram_entropy", entropy, real=4.0, calibration={SHUFFLED: 4.0, INDEPENDENT: 4.5})
+        return run("r", unigram_entropy=figure, judge_perplexity=judge)
+
+    arms = [
+        arm("a", [one(3.0, judged(30.0, 200.0)), one(3.2, judged(34.0, 220.0))]),
+        arm("b", [one(3.5, judged(28.0, 200.0))]),
+    ]
+    names = ["unigram_entropy", "judge_perplexity"]
+    table = arms_table(arms, names)
+    found = {row.label: [cell.text for cell in row.cells] for row in table.rows if row.real}
+    assert found == {
+        "held-out text": ["4.00", "20"],
+        "shuffled words (as for a)": ["4.00", "210"],  # the mean over repetitions
+        "shuffled words (as for b)": ["4.00", "200"],
+        "independent tokens": ["4.50", "–"],
+    }
+    assert any("Shuffled words" in note for note in table.notes)
+    drawn = lines(arms, Frontier(*names))
+    assert references(drawn) == {"held-out text": (4.0, 20.0), SHUFFLED: (4.0, 210.0)}
+    assert SHUFFLED in frontier(arms, Frontier(*names), 0).svg
+    heads, rows = long_rows(arms, [])
+    assert [dict(zip(heads, row, strict=True))[SHUFFLED] for row in rows] == ["4", "200", "4", "220", "4", "200"]
+
+
+def test_what_one_repetition_lacks_has_no_mean():
+    both = arm("a", [run("a0", j=replace(judged(1.0, 5.0), name="j")), run("a1", j=Value("j", 2.0, real=20.0))])
+    assert both.figure("j").calibration == {}

@@ -15,10 +15,13 @@ from workbench.core.checks import run_checks
 from workbench.metrics.base import Continued, Cost, Drawn, Evidence, HeldOut, Metric, Texts, needed
 from workbench.metrics.judge import Judge, Passage, Reading
 from workbench.metrics.solving import Attempts, Strategy
-from workbench.metrics.value import Value
+from workbench.metrics.value import INDEPENDENT, SHUFFLED, Value
 
 ENTRIES = frozenset(
-    {"bound", "samples", "real", "unigram", "known_words", "cost", "judge", "continuations", "attempts"}
+    {
+        "bound", "samples", "real", "calibration", "unigram", "known_words", "cost", "judge", "continuations",
+        "attempts",
+    }
 )
 """The entries of `Evidence`."""
 
@@ -58,6 +61,10 @@ def example_evidence(only: frozenset[str] = ENTRIES) -> Evidence:
             device="cpu",
         ),
         "real": Texts(rng.integers(0, 50, (8, 16)), texts),
+        "calibration": {
+            SHUFFLED: Texts(rng.integers(0, 50, (8, 16)), [" states the of people the "] * 8),
+            INDEPENDENT: Texts(rng.integers(0, 50, (8, 16)), [" the the of of states "] * 8),
+        },
         "unigram": np.bincount(held.ravel(), minlength=50),
         "known_words": frozenset({"the", "people"}),
         "attempts": Attempts(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Generic, Literal, TypeVar
 
 import numpy as np
@@ -149,8 +150,9 @@ class Evidence:
     """What metrics may look at. Each entry is a value, or a function that makes it when first asked for.
 
     ``bound``: likelihood of held-out blocks. ``samples``: drawn texts. ``real``: held-out texts, as many and
-    as long as the samples. ``unigram``: token counts [V] of the train split. ``known_words``: the train
-    split's words (`diversity.word_set`). ``cost``: training's records. ``attempts``: at held-out puzzles.
+    as long as the samples; ``calibration``: what no model wrote, made of them, by name (`value.SHUFFLED`); nothing
+    where it is left out. ``unigram``: token counts [V] of the train split. ``known_words``: the train split's words
+    (`diversity.word_set`). ``cost``: training's records. ``attempts``: at held-out puzzles.
     """
 
     def __init__(
@@ -159,6 +161,7 @@ class Evidence:
         bound: HeldOut | Callable[[], HeldOut] | None = None,
         samples: Drawn | Callable[[], Drawn] | None = None,
         real: Texts | Callable[[], Texts] | None = None,
+        calibration: Mapping[str, Texts] | Callable[[], Mapping[str, Texts]] = MappingProxyType({}),
         unigram: npt.NDArray[np.int64] | Callable[[], npt.NDArray[np.int64]] | None = None,
         known_words: frozenset[str] | Callable[[], frozenset[str]] | None = None,
         cost: Cost | Callable[[], Cost] | None = None,
@@ -170,6 +173,7 @@ class Evidence:
         self._bound = _Lazy[HeldOut]("bound", bound)
         self._samples = _Lazy[Drawn]("samples", samples)
         self._real = _Lazy[Texts]("real", real)
+        self._calibration = _Lazy[Mapping[str, Texts]]("calibration", calibration)
         self._unigram = _Lazy[npt.NDArray[np.int64]]("unigram", unigram)
         self._known_words = _Lazy[frozenset[str]]("known_words", known_words)
         self._cost = _Lazy[Cost]("cost", cost)
@@ -196,6 +200,11 @@ class Evidence:
     def real(self) -> Texts:
         """Held-out texts, as many and as long as the samples."""
         return self._real.get()
+
+    @property
+    def calibration(self) -> Mapping[str, Texts]:
+        """What no model wrote, as many texts and as long as the real ones."""
+        return self._calibration.get()
 
     @property
     def unigram(self) -> npt.NDArray[np.int64]:

@@ -9,9 +9,11 @@ import numpy.typing as npt
 
 from workbench.core.bounds import AtLeastTwo, Positive
 from workbench.metrics.base import Evidence, Metric
+from workbench.metrics.calibration import calibrated
+from workbench.metrics.diversity import BESIDE
 from workbench.metrics.judge import Judge, Passage, require
-from workbench.metrics.judged import passages_of, shuffled
-from workbench.metrics.value import Value
+from workbench.metrics.judged import passages_of
+from workbench.metrics.value import SHUFFLED, Value
 
 FEWEST, USUAL = 20, 100
 """Below the first no figure is given, below the second it is flagged."""
@@ -21,9 +23,10 @@ FEWEST, USUAL = 20, 100
 class Mauve(Metric):
     """MAUVE (Pillutla et al. 2021, by their package mauve-text) of samples and real text, features from the judge.
 
-    The mean over k-means seeds; ``extra`` holds their spread (sd_seeds), the ceiling that half of the real texts reach
-    against the other half, and the floor of real texts with their words shuffled. The ceiling is of half as many
-    texts, and MAUVE moves with their number, the texts' length and the judge: compare figures that share all three.
+    The mean over k-means seeds; ``extra`` holds their spread (sd_seeds) and, as ``real`` does, the ceiling that half of
+    the real texts reach against the other half; the floor, real texts with their words shuffled, is a calibration row.
+    The ceiling is of half as many texts, and MAUVE moves with their number, the texts' length and the judge: compare
+    figures that share all three.
 
     Settings:
         seeds: k-means seeds, at least two (three and more are due in a report).
@@ -31,7 +34,7 @@ class Mauve(Metric):
     """
 
     better = "higher"
-    needs = frozenset({"samples", "real", "judge"})
+    needs = BESIDE | {"judge"}
 
     def __init__(self, seeds: AtLeastTwo = 5, scaling: Positive = 5.0) -> None:
         """Keep the settings."""
@@ -48,7 +51,9 @@ class Mauve(Metric):
             return [Value(self.type_name, None, better="higher", error=error)]
         own = self.scores(p_ND, q_ND)
         ceiling = self.scores(p_ND[::2], p_ND[1::2])
-        floor = self.scores(p_ND, states(judge, shuffled(evidence.real.texts)))
+        floor = calibrated(
+            evidence, lambda texts: float(self.scores(p_ND, states(judge, passages_of(texts))).mean()), (SHUFFLED,)
+        )
         few = f"; only {fewest} texts: fewer than {USUAL} say little" if fewest < USUAL else ""
         sizes = f"{len(q_ND)} samples, {len(p_ND)} real texts"
         return [
@@ -56,11 +61,8 @@ class Mauve(Metric):
                 self.type_name, float(own.mean()), better="higher", n=fewest, real=float(ceiling.mean()),
                 method=f"{sizes}, mean of {self.seeds} k-means seeds, c = {self.scaling:g}",
                 note=judge.identity() + few,
-                extra={
-                    "sd_seeds": float(own.std(ddof=1)),
-                    "ceiling": float(ceiling.mean()),
-                    "shuffled": float(floor.mean()),
-                },
+                extra={"sd_seeds": float(own.std(ddof=1)), "ceiling": float(ceiling.mean())},
+                calibration=floor,
             )
         ]  # fmt: skip
 

@@ -14,6 +14,9 @@ Floats = npt.NDArray[np.float64]
 Better = Literal["lower", "higher", "neither"]
 
 
+SHUFFLED, INDEPENDENT = "shuffled words", "independent tokens"
+"""What a figure is also measured on, by the name of its row: held-out texts with the words of each in another order; as
+many tokens drawn independently by the frequencies of held-out text."""
 KEPT_UNITS = 2000
 """A value of more units keeps none of them: results stay files that one can read."""
 
@@ -58,7 +61,8 @@ class Value:
     """One figure: ``low`` … ``high`` is its 95 % interval, ``se`` its standard error, ``n`` the number of
     units.
 
-    ``relation``: "≤" where the figure is an upper bound. ``real``: the same figure on held-out text.
+    ``relation``: "≤" where the figure is an upper bound. ``real``: the same figure on held-out text; ``calibration``:
+    on what no model wrote, by name (`SHUFFLED`, `INDEPENDENT`): what the figure, or its judge, can tell apart.
     ``extra``: named numbers that belong to it. ``method`` and ``note`` say how and with what reserve.
     ``error``: why there is no value. ``units``: what it is made of, for comparisons in pairs.
     """
@@ -77,6 +81,7 @@ class Value:
     real: float | None = None
     real_low: float | None = None
     real_high: float | None = None
+    calibration: Mapping[str, float] = field(default_factory=dict)
     extra: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
     units: Units | None = None
@@ -98,7 +103,8 @@ class Value:
         for f in fields(cls):
             if f.name in data:
                 known[f.name] = _READ.get(str(f.type), _as_it_is)(data[f.name])
-        known["extra"] = {str(key): float(number) for key, number in dict(known.get("extra") or {}).items()}
+        for name in ("extra", "calibration"):
+            known[name] = {str(key): float(number) for key, number in dict(known.get(name) or {}).items()}
         return cls(**known)
 
 

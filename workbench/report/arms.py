@@ -90,6 +90,7 @@ def names_of(arms: Iterable[Arm]) -> list[str]:
 def _mean(found: Sequence[Value]) -> Value:
     estimate = ratio(np.asarray([value.value for value in found], dtype=np.float64), np.ones(len(found)))
     real = [value.real for value in found if value.real is not None]
+    shared = set.intersection(*(set(value.calibration) for value in found))
     return replace(
         found[0],
         value=estimate.value,
@@ -101,4 +102,9 @@ def _mean(found: Sequence[Value]) -> Value:
         real=sum(real) / len(real) if real else None,
         real_low=None,
         real_high=None,
+        calibration={
+            name: sum(value.calibration[name] for value in found) / len(found)
+            for name in found[0].calibration
+            if name in shared
+        },
     )
