@@ -89,7 +89,7 @@ class JudgePerplexity(Metric):
                 Value(
                     name, found.value, found.low, found.high, better="lower", unit="per judge's token", n=found.n,
                     method=f"{how}; BCa bootstrap over samples, {RESAMPLES} resamples", note=judge.identity(),
-                    se=found.se, real=beside.value, real_low=beside.low, real_high=beside.high,
+                    by=judge.digest(), se=found.se, real=beside.value, real_low=beside.low, real_high=beside.high,
                     extra=extra,
                     calibration={floor: _exp(_figure(which, each)).value for floor, which in lowest.items()},
                 )
@@ -127,7 +127,8 @@ class ContinuationNats(Metric):
         found, real = bootstrap_ratio(above, below), bootstrap_ratio(real_nats, real_tokens)
         return Value(
             f"{self.type_name}_{name}", found.value, found.low, found.high, better="lower", unit="nats/token",
-            n=found.n, note=judge.identity(), se=found.se, real=real.value, real_low=real.low, real_high=real.high,
+            n=found.n, note=judge.identity(), by=judge.digest(), se=found.se,
+            real=real.value, real_low=real.low, real_high=real.high,
             method=f"{len(above)} prompts, {one.each} each; BCa bootstrap over prompts, {RESAMPLES} resamples",
             extra={
                 "bits_per_byte": _per_byte(nats, sizes),

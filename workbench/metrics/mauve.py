@@ -61,6 +61,7 @@ class Mauve(Metric):
                 self.type_name, float(own.mean()), better="higher", n=fewest, real=float(ceiling.mean()),
                 method=f"{sizes}, mean of {self.seeds} k-means seeds, c = {self.scaling:g}",
                 note=judge.identity() + few,
+                by=f"{judge.digest()}, c = {self.scaling:g}",
                 extra={"sd_seeds": float(own.std(ddof=1)), "ceiling": float(ceiling.mean())},
                 calibration=floor,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import importlib.metadata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
@@ -54,6 +55,7 @@ class SelfBleu(Metric):
                 self.type_name, found.value, found.low, found.high, unit="of 100", n=count, se=found.se,
                 method=f"{drawn}, chosen by seed 0; sacrebleu's sentence score, 13a; jackknife over texts, t interval",
                 real=real.value, real_low=real.low, real_high=real.high,
+                by=f"sacrebleu {importlib.metadata.version('sacrebleu')}",
                 calibration=calibrated(
                     evidence, lambda one: self_bleu(subsample(one.texts, count), interval=False).value
                 ),

@@ -63,8 +63,10 @@ class Value:
 
     ``relation``: "≤" where the figure is an upper bound. ``real``: the same figure on held-out text; ``calibration``:
     on what no model wrote, by name (`SHUFFLED`, `INDEPENDENT`): what the figure, or its judge, can tell apart.
-    ``extra``: named numbers that belong to it. ``method`` and ``note`` say how and with what reserve.
-    ``error``: why there is no value. ``units``: what it is made of, for comparisons in pairs.
+    ``by``: who measured, where it is not the figure's own formula: the digest of a judge (weights, precision), the
+    version of a package; figures by others are not compared. ``extra``: named numbers that belong to it. ``method``
+    and ``note`` say how and with what reserve. ``error``: why there is no value. ``units``: what it is made of, for
+    comparisons in pairs.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Value:
     calibration: Mapping[str, float] = field(default_factory=dict)
     extra: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
+    by: str = ""
     units: Units | None = None
 
     def as_data(self) -> dict[str, Any]:

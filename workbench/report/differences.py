@@ -20,12 +20,13 @@ from workbench.report.tables import Cell, Column, Row, Table
 SEEDS = "over {n} repetitions, in pairs; t interval"
 UNITS = "one training each; over {n} common units, in pairs, bootstrap: sampling error, not that of training"
 APART = "one training each; from both standard errors: sampling error, not that of training"
+OTHER = "by other judges than the baseline's, or not by one: not compared; evaluate all by the same"
 BARE = "one repetition without standard errors: no interval"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """An arm's figure minus the baseline's.
+    """An arm's figure minus the baseline's; nan where they are by two judges.
 
     ``p``: of no difference, two-sided, None without a standard error; ``adjusted``: after Holm within the figure's
     family; ``relations``: of the arm's figure and of the baseline's to the true ones; ``detectable``: the smallest
@@ -86,6 +87,8 @@ def _difference(arm: Arm, base: Arm, name: str) -> Difference | None:
     if not common:
         return None
     better, relations = ours[common[0]].better, (ours[common[0]].relation, theirs[common[0]].relation)
+    if len({side[key].by for key in common for side in (ours, theirs)}) > 1:
+        return Difference(arm.label, name, Estimate(math.nan), better, OTHER, relations)
     if len(common) > 1:
         a, b = (np.asarray([side[key].value for key in common], dtype=np.float64) for side in (ours, theirs))
         estimate, spread = paired_difference(a, b), float((a - b).std(ddof=1))
@@ -130,6 +133,8 @@ def _student_p(t: float, df: int) -> float:
 def _cell(one: Difference | None, column: Column) -> Cell:
     if one is None:
         return Cell()
+    if math.isnan(one.estimate.value):
+        return Cell("other judge", one.how)
     text = _signed(column, one.estimate.value)
     details = []
     if one.estimate.low is not None and one.estimate.high is not None:

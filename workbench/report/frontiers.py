@@ -34,7 +34,8 @@ class Line:
 
 def frontier(arms: Sequence[Arm], wanted: Frontier, number: int) -> Plot | None:
     """One plot; None where no arm has both figures."""
-    drawn = lines(arms, wanted)
+    alike, strangers = judged_alike(arms, wanted)
+    drawn = lines(alike, wanted)
     if not drawn:
         return None
     x_column, y_column = columns_for(arms, [wanted.x, wanted.y])
@@ -63,9 +64,27 @@ def frontier(arms: Sequence[Arm], wanted: Frontier, number: int) -> Plot | None:
     along = f" Lines go along {wanted.along}; labels are its arms." if wanted.along else ""
     caption = f"Bars: 95 % intervals.{along}" + (" Star: held-out text." if HELD_OUT in beside else "")
     caption += " Crosses: made of held-out text by chance." * bool(set(beside) - {HELD_OUT})
+    caption += f" Left out, by another judge than the first: {', '.join(strangers)}." if strangers else ""
     name = f"frontier-{number}-{wanted.x}-{wanted.y}"
     legend = tuple(one.label for one in drawn)
     return Plot(name, f"{y_column.head} against {x_column.head}", caption, svg_of(figure, name), legend)
+
+
+def judged_alike(arms: Sequence[Arm], wanted: Frontier) -> tuple[list[Arm], list[str]]:
+    """The arms whose two figures are by the judges of the first that has both, and the labels of the others."""
+    alike: list[Arm] = []
+    others: list[str] = []
+    judges: tuple[str, str] | None = None
+    for arm in arms:
+        x, y = arm.figure(wanted.x), arm.figure(wanted.y)
+        if x is None or y is None or x.value is None or y.value is None:
+            continue
+        judges = judges or (x.by, y.by)
+        if (x.by, y.by) == judges:
+            alike.append(arm)
+        else:
+            others.append(arm.label)
+    return alike, others
 
 
 def references(drawn: Sequence[Line]) -> dict[str, tuple[float, float]]:

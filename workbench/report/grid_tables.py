@@ -17,6 +17,7 @@ from workbench.report.tables import (
     Table,
     cell_of,
     further_column,
+    judges_told,
     reference_rows,
 )
 
@@ -73,12 +74,14 @@ def long_rows(arms: Sequence[Arm], axes: Sequence[str]) -> tuple[list[str], list
 def best_of(arms: Sequence[Arm], name: str) -> tuple[int | None, str]:
     """Which arm is best by a figure's own direction, or nearest to real text where it has none; and which it is.
 
-    None where that cannot be said: no direction and no real text, or fewer than two arms with the figure.
+    None where that cannot be said: no direction and no real text, fewer than two arms with the figure, two judges.
     """
     figures = {i: value for i, arm in enumerate(arms) if (value := arm.figure(name)) and value.value is not None}
     if len(figures) < 2:
         return None, ""
     first = next(iter(figures.values()))
+    if len({value.by for value in figures.values()}) > 1:
+        return None, ""
     if first.better == "neither" and first.real is not None:
         return min(figures, key=lambda i: _distance(figures[i])), "nearest to held-out text"
     if first.better == "neither":
@@ -113,6 +116,7 @@ def _notes(arms: Sequence[Arm], columns: Sequence[Column]) -> Iterable[str]:
         yield BOUNDS
     if any(value.calibration for value in values):
         yield CALIBRATED
+    yield from judges_told(((arm.label, [arm.figure(column.key) for column in columns]) for arm in arms), columns)
     yield "★: best by the figure's own direction, or nearest to held-out text where it has none. Hover for intervals."
     for arm in arms:
         for column in columns:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -200,6 +200,22 @@ def reference_rows(
     return rows
 
 
+def judges_told(
+    figures: Iterable[tuple[str, Sequence[Value | None]]], columns: Sequence[Column]
+) -> Iterator[str]:
+    """For each column whose figures are not all by one judge: who judged whom."""
+    shown = list(figures)
+    for at, column in enumerate(columns):
+        by: dict[str, list[str]] = {}
+        for label, values in shown:
+            value = values[at]
+            if value is not None and value.value is not None:
+                by.setdefault(value.by or "unknown", []).append(label)
+        if len(by) > 1:
+            told = "; ".join(f"{', '.join(labels)} by {judge}" for judge, labels in by.items())
+            yield f"{column.line}: figures by other judges are not to be compared: {told}."
+
+
 def reference_cell(value: Value | None, column: Column, name: str) -> Cell:
     """The same figure of what no model wrote: held-out text, or a calibration text."""
     if name != HELD_OUT:
@@ -223,6 +239,8 @@ def _notes(runs: Sequence[Run], values: Sequence[dict[str, Value | None]], colum
         yield "Entropy, repetition, distinct-2: of tokens; the held-out text's figure is the one to match."
     if any(value and value.calibration for row in values for value in row.values()):
         yield CALIBRATED
+    figures = [(run.label, [row[column.key] for column in columns]) for run, row in zip(runs, values, strict=True)]
+    yield from judges_told(figures, columns)
     for run, row in zip(runs, values, strict=True):
         for column in columns:
             value = row[column.key]
