@@ -77,6 +77,7 @@ class Examiner:
             cost=self.cost,
             judge=evaluation.judge,
             continuations=(lambda: self.continued(prompts, evaluation.batch, tell)) if prompts is not None else None,
+            prompts=tuple(prompts.ends()) if prompts is not None else (),
             attempts=None if (solving := evaluation.solving) is None else (lambda: self.attempted(solving, tell)),
         )
 

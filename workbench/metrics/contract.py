@@ -72,6 +72,7 @@ def example_evidence(only: frozenset[str] = ENTRIES) -> Evidence:
             np.ones((12, 16, 2)).cumsum(-1) * 4,
             rng.integers(0, 4, (12, 16)),
             np.array([2.0, 3.0]),
+            key="example",
         ),
         "cost": Cost([100.0, 110.0, 120.0], 60.0, 6600, 1000, 800, "cpu"),
         "judge": ByLetter(),

@@ -168,8 +168,10 @@ class Evidence:
         judge: Judge | None = None,
         continuations: Mapping[str, Continued] | Callable[[], Mapping[str, Continued]] | None = None,
         attempts: Attempts | Callable[[], Attempts] | None = None,
+        prompts: Sequence[str] = (),
     ) -> None:
-        """What is left out raises `MissingEvidence` when asked for."""
+        """What is left out raises `MissingEvidence` when asked for. ``prompts``: names of the continuations."""
+        self.prompts = tuple(prompts)
         self._bound = _Lazy[HeldOut]("bound", bound)
         self._samples = _Lazy[Drawn]("samples", samples)
         self._real = _Lazy[Texts]("real", real)
