@@ -34,15 +34,17 @@ STATE_BYTES = 16
 class Estimate:
     """The cost of a recipe.
 
-    ``parameters`` and ``non_embedding``: how many. ``flops_per_token``: forward, head included; training takes three
-    times as much, for each of the ``copies`` that the network reads of a sequence. ``training_bytes``: weights,
-    gradients, optimizer, average, activations of one micro-batch and two chunks of head outputs, all in fp32.
+    ``parameters`` and ``non_embedding``: how many. ``flops_per_token``: forward, head included; ``training_flops`` of a
+    token trained on: three times as much for each of the ``copies`` that the network reads of a sequence, and once for
+    each look without gradient (a teacher's, a first pass). ``training_bytes``: weights, gradients, optimizer, average,
+    teachers, activations of one micro-batch and two chunks of head outputs, all in fp32.
     ``vocab``: tokens; ``vocab_assumed`` where the text decides and 256 is a guess. ``tokens_per_step``: of one update.
     """
 
     parameters: int
     non_embedding: int
     flops_per_token: float
+    training_flops: float
     training_bytes: int
     tokens_per_step: int
     vocab: int
@@ -79,30 +81,33 @@ def _estimate(resolved: Resolved) -> Estimate:
     train = resolved.node.settings["train"].settings
     micro_batch = -(-train["batch"] // train["accumulate"])
     parameters = count_parameters(made.backbone)
-    state = (STATE_BYTES + (4 if train["ema"] else 0)) * parameters.total
+    process = made.process
+    state = (STATE_BYTES + 4 * (bool(train["ema"]) + process.teachers)) * parameters.total
+    forward = flops_per_token(made.backbone, made.length)
     chunk = 2 * 4 * chunk_rows(outputs) * outputs
     return Estimate(
         parameters=parameters.total,
         non_embedding=parameters.non_embedding,
-        flops_per_token=flops_per_token(made.backbone, made.length),
-        training_bytes=state + chunk + _activation_bytes(made.backbone, made.copies * micro_batch, made.length),
+        flops_per_token=forward,
+        training_flops=forward * (3 * process.copies + process.looks),
+        training_bytes=state + chunk + _activation_bytes(made.backbone, process.copies * micro_batch, made.length),
         tokens_per_step=train["batch"] * made.length,
         vocab=made.vocab,
         vocab_assumed=made.assumed,
-        copies=made.copies,
+        copies=process.copies,
     )
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """A recipe's backbone on the meta device. ``vocab`` tokens, ``assumed`` where the text decides; ``length``;
-    ``copies`` of a sequence that it reads in training."""
+    """A recipe's backbone on the meta device, its process. ``vocab`` tokens, ``assumed`` where the text decides;
+    ``length``."""
 
     backbone: Backbone
     vocab: int
     assumed: bool
     length: int
-    copies: int
+    process: Process
 
 
 def sketch(resolved: Resolved, length: int | None = None) -> Sketch:
@@ -116,7 +121,7 @@ def sketch(resolved: Resolved, length: int | None = None) -> Sketch:
     shape = {"states": process.states, "outputs": process.outputs, "length": length}
     with torch.device("meta"):
         backbone: Backbone = build(settings["backbone"], shape)
-    return Sketch(backbone, vocab, planned is None, length, process.copies)
+    return Sketch(backbone, vocab, planned is None, length, process)
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,11 @@ from workbench.data.section import Prepared
 from workbench.data.windows import Blocks
 from workbench.metrics.asking import Answered, Asking
 from workbench.metrics.base import Continued, Cost, Drawn, Evaluation, Evidence, HeldOut, Prompts, Texts, needed
+from workbench.metrics.calibration import independent_tokens, shuffled_words, word_starts
 from workbench.metrics.diversity import word_set
 from workbench.metrics.solving import Attempts, Solving
 from workbench.metrics.timing import Timed, Timing
+from workbench.metrics.value import INDEPENDENT, SHUFFLED
 from workbench.solving import attempts_at
 
 EOS = "\n\n"
@@ -73,11 +75,13 @@ class Examiner:
             bound=(lambda: self.held_out(evaluation, tell)) if "bound" in wanted else None,
             samples=(lambda: self.drawn(evaluation.samples, evaluation.batch, tell)) if evaluation.samples else None,
             real=lambda: real_texts(data.valid, evaluation.samples),
+            calibration=lambda: self.calibration(evaluation.samples),
             unigram=data.train.counts,
             known_words=lambda: word_set(self.corpus.documents("train")),
             cost=self.cost,
             judge=evaluation.judge,
             continuations=(lambda: self.continued(prompts, evaluation.batch, tell)) if prompts is not None else None,
+            prompts=tuple(prompts.ends()) if prompts is not None else (),
             attempts=None if (solving := evaluation.solving) is None else (lambda: self.attempted(solving, tell)),
             answers=None if (asking := evaluation.asking) is None or self.ask is None else partial(self.ask, asking),
             timings=None if (timing := evaluation.timing) is None else (lambda: self.timed(timing, tell)),
@@ -109,6 +113,16 @@ class Examiner:
     def drawn(self, count: int, batch: int, tell: Tell = silent) -> Drawn:
         """``count`` unconditional samples, ``batch`` at a time; sequence i gets the numbers of sequence i."""
         return self.filled(Canvas.blank(count, self.model.length), batch, tell)
+
+    def calibration(self, count: int) -> dict[str, Texts]:
+        """What no model wrote, made of ``count`` held-out texts: the same for every run of one seed."""
+        real, tokenizer = real_texts(self._data().valid, count), self.model.tokenizer
+        rng, starts_V = self.rng.child("calibration"), word_starts(tokenizer.pieces(), tokenizer.eos)
+        made = {
+            SHUFFLED: shuffled_words(real.tokens_NL, starts_V, rng),
+            INDEPENDENT: independent_tokens(real.tokens_NL, rng),
+        }
+        return {name: texts_of(tokens_NL, tokenizer) for name, tokens_NL in made.items()}
 
     def continued(self, prompts: Prompts, batch: int, tell: Tell = silent) -> dict[str, Continued]:
         """What is made of each kind of prompt, from the same blocks for all of them.

@@ -21,7 +21,7 @@ from workbench.data.section import Prepared
 from workbench.data.windows import Windows
 from workbench.evaluate import Examiner, Tell, silent
 from workbench.kernels import dispatch
-from workbench.metrics.base import Evaluation, Evidence, measure
+from workbench.metrics.base import Evaluation, Evidence, measure, reason_of
 from workbench.metrics.results import Results
 from workbench.metrics.value import Value
 from workbench.opening import load_trained, reopen
@@ -185,9 +185,18 @@ def _figures(values: list[Value]) -> dict[str, Any]:
 
 
 def _texts(evaluation: Evaluation, evidence: Evidence) -> dict[str, Any]:
+    shown = _shown(evaluation, evidence)[0]
+    return {"texts": [text[:SHOWN_CHARACTERS] for text in shown[:SHOWN_TEXTS]]} if shown else {}
+
+
+def _shown(evaluation: Evaluation, evidence: Evidence) -> tuple[list[str], list[str], list[Value]]:
+    """(samples, real texts, a value that says why there are none): a failing sampler fails nothing else."""
     if not evaluation.samples:
-        return {}
-    return {"texts": [text[:SHOWN_CHARACTERS] for text in evidence.samples.texts[:SHOWN_TEXTS]]}
+        return [], [], []
+    try:
+        return list(evidence.samples.texts), list(evidence.real.texts), []
+    except Exception as error:  # a plug-in's sampler may raise anything
+        return [], [], [Value("samples", None, error=reason_of(error))]
 
 
 def evaluate(
@@ -232,9 +241,9 @@ def examine(
     real: list[str] = []
     for evaluation in chosen.values():
         evidence = examiner.evidence(evaluation, tell)
-        values += measure(evaluation.metrics, evidence)
-        if evaluation.samples:
-            samples, real = list(evidence.samples.texts), list(evidence.real.texts)
+        drawn, held_out, failed = _shown(evaluation, evidence)
+        values += [*measure(evaluation.metrics, evidence), *failed]
+        samples, real = drawn or samples, held_out or real
     return Results(
         recipe=run.hash,
         name=resolved.name,

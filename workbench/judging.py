@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from backbones.base import Backbone
 from workbench.core.bounds import Count
+from workbench.core.errors import WorkbenchError
 from workbench.metrics.judge import Judge, JudgeError, Passage, Reading
 from workbench.metrics.language_models import next_token_nats
 from workbench.opening import Opened, open_trained
@@ -20,6 +22,9 @@ from workbench.processes.autoregressive import Autoregressive
 from workbench.processes.views import features
 from workbench.recipe import load
 from workbench.run import RunFolder, find
+from workbench.train.checkpoint import weights_digest
+
+RECIPES = (".yaml", ".yml")
 
 
 @Judge.register("run")
@@ -46,10 +51,16 @@ class RunJudge(Judge):
         """A run that is nowhere: the contract is held against trained ones."""
         return {"run": "runs/none"}
 
+    @classmethod
+    def known_as(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A recipe by the hash that its weights follow from, a folder by the hash of its weights."""
+        return {**settings, "run": _by_content(settings["run"])}
+
     def identity(self) -> str:
-        """The run, its recipe's hash, the step of its weights."""
+        """Hashes of its recipe and of its weights, their step, the precision; not where it lies."""
         opened = _opened(self.run, self.runs)
-        return f"run: {opened.run.path.name}, recipe {opened.run.hash}, step {opened.step}, {opened.precision}"
+        weights = weights_digest(opened.run.ckpt, opened.step)[:12]
+        return f"run: recipe {opened.run.hash}, step {opened.step}, weights sha256 {weights}, {opened.precision}"
 
     def reread(self, passages: Sequence[Passage]) -> list[Reading]:
         """Sorted by length, padding behind."""
@@ -72,6 +83,16 @@ class _Row:
     bytes: int
 
 
+def _by_content(run: str) -> str:
+    path = Path(run)
+    try:
+        if path.suffix in RECIPES:
+            return f"recipe {load(path).hash}"
+        return f"weights {weights_digest(RunFolder(path).ckpt)}"
+    except (WorkbenchError, OSError):
+        return run
+
+
 @functools.lru_cache(maxsize=2)
 def _opened(run: str, runs: str) -> Opened:
     """The run, its weights loaded once a process.
@@ -80,7 +101,7 @@ def _opened(run: str, runs: str) -> Opened:
         JudgeError: there is none, or it does not read left to right.
     """
     folder = Path(run)
-    if folder.suffix in (".yaml", ".yml"):
+    if folder.suffix in RECIPES:
         known = [found for found in find(load(folder).hash, runs) if found.finished]
         if not known:
             raise JudgeError(f"judge run: no finished run of {run} in {runs}; `workbench train {run}` makes it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import torch
 from samplers.base import Canvas
 from workbench.core.errors import WorkbenchError
 from workbench.data.puzzles.corpus import Puzzles
-from workbench.metrics.solving import Attempts, Solving, Strategy
+from workbench.metrics.solving import MOST, Attempts, Solving, Strategy
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -28,7 +29,7 @@ def attempts_at(
 
     A sampler that conditions anywhere gets a canvas with all that is given fixed, the end too; one of prefixes gets the
     question and writes the answer. An attempt's random numbers depend on its puzzle's number, its own and its round,
-    not on the batch.
+    not on the batch nor on how many attempts and rounds there are.
 
     Raises:
         WorkbenchError: the run's corpus is no corpus of puzzles.
@@ -45,7 +46,7 @@ def attempts_at(
         fixed_NL[:, puzzle.question :] = False
     total = len(tokens_NL) * count
     item_A = np.repeat(np.arange(len(tokens_NL)), count)
-    key_A = (number_N[:, None] * count + np.arange(count)).reshape(-1) * (strategy.rounds + 1)
+    key_A = (number_N[:, None] * MOST + np.arange(count)).reshape(-1) * MOST
     solved_AR = np.zeros((total, strategy.rounds + 1), dtype=bool)
     calls_AR = np.zeros((total, strategy.rounds + 1))
     seconds_R = np.zeros(strategy.rounds + 1)
@@ -66,6 +67,9 @@ def attempts_at(
         batch=solving.batch,
         how=f"{examiner.sampler.type_name}, {strategy.type_name}, {strategy.rounds} rounds more",
         device=f"{examiner.device}, {examiner.precision}",
+        key=hashlib.sha256(
+            puzzle.type_name.encode() + np.ascontiguousarray(tokens_NL[:, : puzzle.length], dtype=np.int64).tobytes()
+        ).hexdigest()[:16],
     )
 
 

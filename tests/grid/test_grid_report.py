@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from dataclasses import replace
 
 import pytest
 
 from tests.grid.made_up import arm, run
 from workbench.grid.section import Frontier
-from workbench.metrics.value import Value
+from workbench.metrics.value import INDEPENDENT, SHUFFLED, Value
 from workbench.report import latex
 from workbench.report.arms import Arm
-from workbench.report.differences import compared
-from workbench.report.frontiers import frontier, lines
+from workbench.report.differences import compared, differences_table
+from workbench.report.frontiers import frontier, judged_alike, lines, references
 from workbench.report.grid_tables import arms_table, best_of, long_rows
 
 
@@ -103,3 +104,68 @@ def test_a_bound_above_an_exact_figure_is_no_verdict():
     above = arm("a", [run(f"a{i}", b=value) for i, value in enumerate(bound)])
     below = arm("c", [run(f"c{i}", b=replace(value, value=value.value - 0.5)) for i, value in enumerate(bound)])
     assert [one.verdict for one in compared([base, above, below], ["b"])] == ["higher bound", "better"]
+
+
+def judged(value, shuffled):
+    return Value("judge_perplexity", value, real=20.0, calibration={SHUFFLED: shuffled})
+
+
+def test_calibration_texts_are_rows_markers_and_columns():
+    def one(entropy, judge):
+        figure = Value("unigram_entropy", entropy, real=4.0, calibration={SHUFFLED: 4.0, INDEPENDENT: 4.5})
+        return run("r", unigram_entropy=figure, judge_perplexity=judge)
+
+    arms = [
+        arm("a", [one(3.0, judged(30.0, 200.0)), one(3.2, judged(34.0, 220.0))]),
+        arm("b", [one(3.5, judged(28.0, 200.0))]),
+    ]
+    names = ["unigram_entropy", "judge_perplexity"]
+    table = arms_table(arms, names)
+    found = {row.label: [cell.text for cell in row.cells] for row in table.rows if row.real}
+    assert found == {
+        "held-out text": ["4.00", "20"],
+        "shuffled words (as for a)": ["4.00", "210"],  # the mean over repetitions
+        "shuffled words (as for b)": ["4.00", "200"],
+        "independent tokens": ["4.50", "–"],
+    }
+    assert any("Shuffled words" in note for note in table.notes)
+    drawn = lines(arms, Frontier(*names))
+    assert references(drawn) == {"held-out text": (4.0, 20.0), SHUFFLED: (4.0, 210.0)}
+    assert SHUFFLED in frontier(arms, Frontier(*names), 0).svg
+    heads, rows = long_rows(arms, [])
+    assert [dict(zip(heads, row, strict=True))[SHUFFLED] for row in rows] == ["4", "200", "4", "220", "4", "200"]
+
+
+def test_what_one_repetition_lacks_has_no_mean():
+    both = arm("a", [run("a0", j=replace(judged(1.0, 5.0), name="j")), run("a1", j=Value("j", 2.0, real=20.0))])
+    assert both.figure("j").calibration == {}
+
+
+def by(value, judge, **rest):
+    return Value("judge_perplexity", value, better="lower", se=1.0, n=9, by=judge, **rest)
+
+
+def test_figures_by_two_judges_are_marked_and_never_subtracted():
+    arms = [
+        arm("baseline", [run("g", judge_perplexity=by(30.0, "small"), x=1.0)], True),
+        arm("a", [run("a", judge_perplexity=by(10.0, "large"), x=1.0)]),
+        arm("b", [run("b", judge_perplexity=by(20.0, "small"), x=1.0)]),
+        arm("c", [run("c0", judge_perplexity=by(20.0, "small")), run("c1", judge_perplexity=by(9.0, "large"))]),
+    ]
+    first, second = compared(arms[:3], ["judge_perplexity"])
+    assert math.isnan(first.estimate.value) and first.p is None and first.verdict == ""
+    assert second.estimate.value == -10 and second.p is not None
+    cells = [row.cells[0].text for row in differences_table([first, second], arms).rows]
+    assert cells[0] == "other judge" and cells[1].startswith("−10")
+    assert best_of(arms[:3], "judge_perplexity") == (None, "")
+    assert best_of([arms[0], arms[2]], "judge_perplexity")[0] == 1
+    notes = " ".join(arms_table(arms, ["judge_perplexity"]).notes)
+    assert "baseline, b by small; a by large" in notes
+    assert arms[3].figure("judge_perplexity").value is None
+    assert "two judges" in arms[3].figure("judge_perplexity").error and "two judges" in notes
+    alike, strangers = judged_alike(arms[:3], Frontier("x", "judge_perplexity"))
+    assert [one.label for one in alike] == ["baseline", "b"] and strangers == ["a"]
+    assert "by another judge than the first: a." in frontier(arms[:3], Frontier("x", "judge_perplexity"), 0).caption
+    several = [arm("s", [run(f"s{i}", judge_perplexity=by(20.0 + i, judge)) for i in range(2)], judge == "small")
+               for judge in ("small", "large")]  # fmt: skip
+    assert all(math.isnan(one.estimate.value) for one in compared(several, ["judge_perplexity"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,14 @@ from scipy import stats
 
 from workbench.core.errors import WorkbenchError
 from workbench.metrics.base import Continued, Drawn, Evidence, Texts
-from workbench.metrics.comparison import equivalence, holm, paired, paired_bootstrap, smallest_detectable
+from workbench.metrics.comparison import (
+    OtherJudge,
+    equivalence,
+    holm,
+    paired,
+    paired_bootstrap,
+    smallest_detectable,
+)
 from workbench.metrics.contract import ByLetter, example_evidence
 from workbench.metrics.judge import Passage
 from workbench.metrics.judged import ContinuationNats, JudgePerplexity
@@ -42,9 +50,30 @@ def test_continuations_count_what_was_written() -> None:
     assert first.units is not None and len(first.units.values) == 4
     assert paired(first, first).value == 0
     with pytest.raises(WorkbenchError, match="other units"):
-        paired(first, Value("x", 1.0, units=Units("else", (1.0,) * 4)))
+        paired(first, Value("x", 1.0, by=first.by, units=Units("else", (1.0,) * 4)))
     with pytest.raises(WorkbenchError, match="no units"):
-        paired(first, Value("x", 1.0))
+        paired(first, Value("x", 1.0, by=first.by))
+
+
+class Stranger(ByLetter):
+    """Another judge that says the same."""
+
+    def identity(self) -> str:
+        return "by letter, in bfloat16"
+
+
+def test_figures_by_two_judges_are_not_compared() -> None:
+    evidence = example_evidence()
+    strange = Evidence(continuations=evidence.continuations, judge=Stranger())
+    ours, theirs = ContinuationNats()(evidence)[0], ContinuationNats()(strange)[0]
+    assert ours.value == theirs.value and ours.units == theirs.units
+    assert ours.by == ByLetter().digest() != theirs.by
+    assert Value.from_data(ours.as_data()).by == ours.by
+    with pytest.raises(OtherJudge, match="by the same"):
+        paired(ours, theirs)
+    with pytest.raises(OtherJudge, match="an unknown one"):  # results of before
+        paired(ours, replace(theirs, by=""))
+    assert all(value.by == ByLetter().digest() for value in JudgePerplexity()(evidence))
 
 
 def test_mauve_is_that_of_its_package() -> None:
@@ -59,6 +88,8 @@ def test_mauve_is_that_of_its_package() -> None:
     direct = [mauve.compute_mauve(p_features=p, q_features=q, seed=s, mauve_scaling_factor=5).mauve for s in (1, 2)]
     assert found.value == pytest.approx(np.mean(direct), abs=1e-6)
     assert "only 60 texts" in found.note
+    assert "60 samples, 60 real texts, mean of 2 k-means seeds" in found.method
+    assert found.by == f"{ByLetter().digest()}, c = 5"
     assert found.value < found.extra["ceiling"]
 
 

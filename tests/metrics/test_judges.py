@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import html
 import importlib.util
+import json
 import math
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,13 @@ import pytest
 import torch
 
 from workbench import opening
+from workbench.core.places import recipes_folder
 from workbench.judging import RunJudge
 from workbench.metrics import judge as judges
 from workbench.metrics.contract import ByLetter, judge_problems
 from workbench.metrics.judge import JudgeError, Passage, require
 from workbench.metrics.language_models import CausalLM, SmolLM2
+from workbench.recipe import load
 
 TEXTS = ["The people of the union and the state of it.", "state", "of", "é people — of"]
 
@@ -161,6 +165,37 @@ def test_a_run_reads_its_own_tokens(smoke) -> None:
     np.testing.assert_allclose(by_ids.nats, by_text.nats, atol=1e-5)
     np.testing.assert_allclose(rest.nats, by_text.nats[5:], atol=1e-5)
     assert (by_ids.bytes, rest.bytes) == (32, 27)
+
+
+def test_a_run_is_known_by_its_weights_not_by_its_place(smoke, tmp_path: Path) -> None:
+    run = smoke("gpt2")
+    moved = Path(shutil.copytree(run.path, tmp_path / "moved"))
+    here, there = (RunJudge(str(path)) for path in (run.path, moved))
+    assert here.digest() == there.digest()
+    assert RunJudge.known_as({"run": str(moved)}) == RunJudge.known_as({"run": str(run.path)})
+    recipe = recipes_folder() / "smoke/gpt2.yaml"
+    assert RunJudge.known_as({"run": str(recipe)}) == {"run": f"recipe {load(recipe).hash}"}
+    assert RunJudge.known_as({"run": "runs/none"}) == {"run": "runs/none"}
+
+    def measured(path: Path) -> tuple[str, str]:
+        judge = f"evaluations.final.judge={{type: run, run: {path}}}"
+        found = load(recipe, [judge, "evaluations.final.metrics=[bits_per_byte]"])
+        return found.measured, found.hash
+
+    same = measured(moved)
+    assert same == measured(run.path)
+    (state,) = sorted((moved / "ckpt").glob("step-*/state.json"))[-1:]
+    for name, digest in json.loads(state.read_text())["files"].items():
+        state.write_text(state.read_text().replace(digest, digest[::-1]), encoding="utf-8")
+        assert name
+    other = measured(moved)
+    assert other[0] != same[0] and other[1] == same[1]
+
+
+def test_a_recipe_may_be_its_own_judge() -> None:
+    recipe = recipes_folder() / "smoke/gpt2.yaml"
+    own = load(recipe, [f"evaluations.final.judge={{type: run, run: {recipe}}}"])
+    assert own.measured != load(recipe).measured
 
 
 def test_a_run_that_cannot_judge_is_refused(smoke, tmp_path: Path) -> None:

@@ -101,7 +101,8 @@ def test_a_failing_source_is_asked_once_and_fails_its_cells_only() -> None:
 
 
 def test_needed() -> None:
-    assert needed([likelihood.BitsPerByte(), diversity.Repetition()]) == {"bound", "samples", "real"}
+    due = {"bound", "samples", "real", "calibration"}
+    assert needed([likelihood.BitsPerByte(), diversity.Repetition()]) == due
     assert needed([]) == frozenset()
 
 

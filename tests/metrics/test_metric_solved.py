@@ -11,14 +11,15 @@ import torch
 
 from samplers.base import Samples
 from tests.smoke import RECIPES
-from workbench.core.errors import RecipeError
+from workbench.core.errors import RecipeError, WorkbenchError
 from workbench.core.rng import Rng
 from workbench.data.puzzles.corpus import Puzzles
 from workbench.data.puzzles.sudoku import Sudoku
 from workbench.metrics.base import Evidence, MissingEvidence, measure
+from workbench.metrics.comparison import paired
 from workbench.metrics.contract import CHECKS
 from workbench.metrics.solved import Solved
-from workbench.metrics.solving import Attempts, Resample, Restart, Solving, Strategy, pass_at
+from workbench.metrics.solving import MOST, Attempts, Resample, Restart, Solving, Strategy, pass_at
 from workbench.recipe import load
 from workbench.solving import attempts_at
 
@@ -100,14 +101,13 @@ def test_given_positions_never_change(strategy):
     guess = Guess(corpus)
     attempted(guess, tokens_NL, Solving(strategy, attempts=4, batch=7))
     given_NL = np.c_[puzzle.given(tokens_NL[:, :32]), np.ones(6, dtype=bool)]
-    rounds = strategy.rounds + 1
     seen = 0
     for canvas in guess.canvases:
-        item_B = canvas.seq_B.numpy() // rounds // 4
+        item_B = canvas.seq_B.numpy() // MOST // MOST
         fixed_BL, x_BL = canvas.fixed_BL.numpy(), canvas.x_BL.numpy()
         assert (fixed_BL | ~given_NL[item_B]).all()
         assert (x_BL[given_NL[item_B]] == tokens_NL[item_B][given_NL[item_B]]).all()
-        later_B = canvas.seq_B.numpy() % rounds > 0
+        later_B = canvas.seq_B.numpy() % MOST > 0
         seen += later_B.sum()
         if isinstance(strategy, Resample) and not strategy.also:
             # what a round begins with is broken exactly where it is free
@@ -145,6 +145,38 @@ def test_the_batch_changes_nothing():
     assert np.array_equal(made[0].broken_NK, made[1].broken_NK)
 
 
+@pytest.mark.parametrize("kind", [Restart, Resample])
+def test_an_attempt_is_the_same_whatever_the_totals(kind):
+    corpus, _, tokens_NL = blocks(5, clues=14)
+    many = attempted(Guess(corpus), tokens_NL, Solving(kind(5), attempts=6))
+    few = attempted(Guess(corpus), tokens_NL, Solving(kind(2), attempts=3))
+    assert np.array_equal(few.solved_NKR, many.solved_NKR[:, :3, :3])
+    assert few.solved_NKR.any() and not few.solved_NKR.all()
+    guess = Guess(corpus)
+    attempted(guess, tokens_NL, Solving(kind(5), attempts=6))
+    seq_B = torch.cat([canvas.seq_B for canvas in guess.canvases])
+    assert len(seq_B.unique()) == len(seq_B)  # no two draws share their numbers
+
+
+def test_runs_are_compared_puzzle_by_puzzle():
+    corpus, _, tokens_NL = blocks(30)
+    again, mended = (
+        {value.name: value for value in Solved([1, 2])(Evidence(attempts=attempted(guess, tokens_NL, one)))}
+        for guess, one in (
+            (Guess(corpus, conditions="prefix"), Solving(Restart(6), attempts=10)),
+            (Guess(corpus), Solving(Resample(6), attempts=10)),
+        )
+    )
+    for name in ("pass_1", "pass_2", "broken", "attempt_calls"):
+        found = paired(mended[name], again[name])
+        assert found.n == 30 and found.se is not None
+        assert found.value == pytest.approx(mended[name].value - again[name].value, abs=1e-5)
+    other, _, others_NL = blocks(31)
+    strange = Solved([1])(Evidence(attempts=attempted(Guess(other), others_NL[1:], Solving(Restart(1), attempts=2))))
+    with pytest.raises(WorkbenchError, match="other units"):
+        paired(again["pass_1"], strange[0])
+
+
 def test_prefix_samplers_get_the_question_alone():
     corpus, _, tokens_NL = blocks(3)
     guess = Guess(corpus, conditions="prefix")
@@ -177,6 +209,8 @@ def test_figures():
 def test_what_does_not_fit_is_told():
     with pytest.raises(RecipeError, match="pass@64 needs 64 attempts"):
         load(RECIPE, ["evaluations.final.metrics=[{type: solved, k: [64]}]"])
+    with pytest.raises(RecipeError, match="take less than 65,536"):
+        load(RECIPE, ["evaluations.final.solving.strategy.rounds=70000"])
     with pytest.raises(RecipeError, match="none are made"):
         load(RECIPE, ["evaluations.final.solving=null"])
     with pytest.raises(RecipeError, match="continues prefixes only"):

@@ -189,3 +189,22 @@ def test_the_estimate_knows_how_often_a_sequence_is_read():
     assert (estimate(once).copies, estimate(twice).copies) == (1, 2)
     assert estimate(once).training_bytes < estimate(twice).training_bytes == estimate(big).training_bytes
     assert estimate(twice).tokens_per_step == estimate(once).tokens_per_step
+
+
+def test_the_estimate_counts_looks_without_a_gradient():
+    """Three forward passes a token for each copy read, one for each look of a teacher or of a first pass."""
+    plain = load("smoke/sedd.yaml")
+    forward = estimate(plain).flops_per_token
+    assert estimate(plain).training_flops == 3 * forward
+    heard = estimate(load("smoke/self-conditioned.yaml", ["process.share=0.5"]))
+    assert heard.training_flops == pytest.approx(3.5 * heard.flops_per_token)
+    leaps = {"process.leaps=2": 2, "process.leaps=4": 4}
+    for setting, looks in leaps.items():
+        taught = estimate(load("smoke/distill.yaml", [setting, "process.teacher_steps=4096"]))
+        assert taught.training_flops == pytest.approx((3 + looks) * taught.flops_per_token)
+        memory = taught.training_bytes - estimate(plain).training_bytes
+        assert memory == 4 * taught.parameters  # the teacher's weights
+    once = estimate(load("smoke/blocks.yaml"))
+    assert (once.copies, once.training_flops) == (2, 6 * once.flops_per_token)
+    twice = load("smoke/blocks.yaml", ["process.inner={type: diffusion, graph: absorbing, corruption: complementary}"])
+    assert estimate(twice).copies == 4  # beside each copy of a block its clean text

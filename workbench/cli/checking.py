@@ -108,6 +108,7 @@ def _print_recipes(recipes: list[dict[str, Any]]) -> None:
                 amount(found["parameters"]),
                 amount(found["non_embedding"]),
                 amount(found["flops_per_token"]),
+                amount(found["training_flops"]),
                 amount(found["tokens_per_step"]) + (f" × {found['copies']}" if found["copies"] > 1 else ""),
                 amount(found["training_bytes"]) + "B",
                 f"{found['vocab']}{' (assumed: the text decides)' if found['vocab_assumed'] else ''}",
@@ -115,7 +116,8 @@ def _print_recipes(recipes: list[dict[str, Any]]) -> None:
             for found in good
         ]
         columns = (
-            "recipe", "hash", "parameters", "non-embedding", "FLOPs/token", "tokens/step", "training memory", "vocab"
+            "recipe", "hash", "parameters", "non-embedding", "FLOPs/token", "in training", "tokens/step",
+            "training memory", "vocab",
         )  # fmt: skip
         print_rows(columns, rows)
     rows = [

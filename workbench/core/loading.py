@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,16 +25,22 @@ class Resolved:
 
     ``data``: every setting, defaults filled in, plain; ``hash``: 16 hex digits of all that determines the
     trained weights: everything but the name, what comes after training (the sampler, what is measured) and what
-    parts declare immaterial, with plug-ins by content; ``measured``: the same with what comes after training: of all
-    that determines figures; ``source``: the file it came from.
+    parts declare immaterial, with plug-ins by content; ``source``: the file it came from.
     """
 
     node: Node
     data: dict[str, Any]
     hash: str
-    measured: str = ""
     source: Path | None = None
     plugins: tuple[Plugin, ...] = ()
+
+    @functools.cached_property
+    def measured(self) -> str:
+        """16 hex digits of all that determines figures: as ``hash``, with what comes after training.
+
+        Made when asked for: it looks at what settings name (a judge's weights), which may be a recipe of its own.
+        """
+        return _hash(self.node.material(), self.plugins)
 
     @property
     def name(self) -> str:
@@ -92,8 +99,7 @@ def resolve_as(schema: type[Part], tree: Mapping[str, Any], source: Path | None 
         problems += misfits(node, tuple(problems))
     if problems or node is None:
         raise RecipeError(problems, str(source or ""))
-    weights, figures = (_hash(node.material(afterwards), plugins) for afterwards in (False, True))
-    return Resolved(node, node.as_data(), weights, figures, source, plugins)
+    return Resolved(node, node.as_data(), _hash(node.material(afterwards=False), plugins), source, plugins)
 
 
 def _hash(data: Mapping[str, Any], plugins: Iterable[Plugin]) -> str:

@@ -26,11 +26,15 @@ class Node:
         return head | {name: _as_data(value, Node.as_data) for name, value in self.settings.items()}
 
     def material(self, afterwards: bool = True) -> dict[str, Any]:
-        """``as_data`` without what parts declare immaterial or neutral; without what comes after training if asked."""
+        """``as_data`` without what parts declare immaterial or neutral; without what comes after training if asked.
+
+        What names other things stands by their content (`Part.known_as`).
+        """
         out = self.part.immaterial if afterwards else self.part.immaterial | self.part.afterwards
         head = {} if issubclass(self.part, Section) else {"type": self.part.type_name}
         neutral = {name for name, value in self.part.neutral.items() if self.settings.get(name) == value}
-        kept = {name: value for name, value in self.settings.items() if name not in out | neutral}
+        known = self.part.known_as(self.settings)
+        kept = {name: value for name, value in known.items() if name not in out | neutral}
         return head | {name: _as_data(value, lambda node: node.material(afterwards)) for name, value in kept.items()}
 
     def find(self, path: str) -> Node | None:

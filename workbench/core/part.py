@@ -90,6 +90,12 @@ class Part(ABC):  # noqa: B024 - what is abstract is up to each kind
             cls.supplied = supplied
 
     @classmethod
+    def known_as(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Resolved settings as content hashes take them: override where one names what lies elsewhere (a file, a run),
+        which counts by its content. Never raises: what is not there counts by its name."""
+        return settings
+
+    @classmethod
     def register(cls, name: str) -> Callable[[type[P]], type[P]]:
         """Name a part of this kind.
 

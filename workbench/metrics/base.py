@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Continued", "Cost", "Drawn", "Evaluation", "Evidence", "HeldOut", "Metric", "MissingEvidence", "Prompts", "Texts",
-    "measure", "needed",
+    "measure", "needed", "reason_of",
 ]  # fmt: skip
 
 
@@ -172,6 +172,19 @@ def measure(metrics: Iterable[Metric], evidence: Evidence) -> list[Value]:
         try:
             values += metric(evidence)
         except Exception as error:
-            reason = str(error) if isinstance(error, WorkbenchError) else f"{type(error).__name__}: {error}"
-            values += [Value(name, None, better=metric.better, error=reason) for name in metric.columns()]
+            due = _columns(metric, evidence)
+            values += [Value(name, None, better=metric.better, error=reason_of(error)) for name in due]
     return values
+
+
+def _columns(metric: Metric, evidence: Evidence) -> list[str]:
+    """The names of the values that a metric owes."""
+    names = metric.columns()
+    if "continuations" not in metric.needs or not evidence.prompts:
+        return list(names)
+    return [f"{name}_{prompt}" for prompt in evidence.prompts for name in names]
+
+
+def reason_of(error: Exception) -> str:
+    """Why there is no figure, for its cell."""
+    return str(error) if isinstance(error, WorkbenchError) else f"{type(error).__name__}: {error}"

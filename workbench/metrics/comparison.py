@@ -13,11 +13,23 @@ from workbench.metrics.statistics import LEVEL, RESAMPLES, Estimate, Floats, stu
 from workbench.metrics.value import Value
 
 
+class OtherJudge(WorkbenchError):
+    """Two figures that are not by one judge (`Value.by`)."""
+
+
+def require_same_judge(a: Value, b: Value) -> None:
+    """Raises `OtherJudge` where two figures are by other judges, or one does not say by whom."""
+    if a.by != b.by:
+        who = " and ".join(value.by or "an unknown one (evaluated before judges were told apart)" for value in (a, b))
+        raise OtherJudge(f"{a.name}: figures by two judges, {who}; evaluate both by the same")
+
+
 def paired(a: Value, b: Value, *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
     """a − b where both were measured on the same units, with a percentile bootstrap over units (drawn for both alike).
 
     Raises:
         WorkbenchError: one keeps no units, or they are not the same.
+        OtherJudge: they are by two judges.
     """
     return contrasted((a, b), (1.0, -1.0), resamples=resamples, seed=seed)
 
@@ -34,7 +46,10 @@ def contrasted(
 
     Raises:
         WorkbenchError: one keeps no units, or they are not the same.
+        OtherJudge: they are by two judges.
     """
+    for value in values[1:]:
+        require_same_judge(values[0], value)
     units = [value.units for value in values]
     names = " and ".join(dict.fromkeys(value.name for value in values))
     columns = []

@@ -17,11 +17,13 @@ from workbench.metrics.base import Continued, Cost, Drawn, Evidence, HeldOut, Me
 from workbench.metrics.judge import Judge, Passage, Reading
 from workbench.metrics.solving import Attempts, Strategy
 from workbench.metrics.timing import Timed
-from workbench.metrics.value import Value
+from workbench.metrics.value import INDEPENDENT, SHUFFLED, Value
 
 ENTRIES = frozenset(
-    {"bound", "samples", "real", "unigram", "known_words", "cost", "judge", "continuations", "attempts", "timings",
-     "answers"}
+    {
+        "bound", "samples", "real", "calibration", "unigram", "known_words", "cost", "judge", "continuations",
+        "attempts", "timings", "answers",
+    }
 )
 """The entries of `Evidence`."""
 
@@ -61,6 +63,10 @@ def example_evidence(only: frozenset[str] = ENTRIES) -> Evidence:
             device="cpu",
         ),
         "real": Texts(rng.integers(0, 50, (8, 16)), texts),
+        "calibration": {
+            SHUFFLED: Texts(rng.integers(0, 50, (8, 16)), [" states the of people the "] * 8),
+            INDEPENDENT: Texts(rng.integers(0, 50, (8, 16)), [" the the of of states "] * 8),
+        },
         "unigram": np.bincount(held.ravel(), minlength=50),
         "known_words": frozenset({"the", "people"}),
         "attempts": Attempts(
@@ -68,6 +74,7 @@ def example_evidence(only: frozenset[str] = ENTRIES) -> Evidence:
             np.ones((12, 16, 2)).cumsum(-1) * 4,
             rng.integers(0, 4, (12, 16)),
             np.array([2.0, 3.0]),
+            key="example",
         ),
         "timings": [Timed(1, 16, [0.2, 0.21, 0.19], 16.0), Timed(8, 16, [0.5, 0.7, 0.6], 16.0)],
         "answers": {task: Answered([1.0, 0.0, 1.0, 1.0], list("abcd")) for task in ("piqa", "arc")},

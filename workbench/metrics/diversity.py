@@ -8,8 +8,9 @@ of held-out text, in as many sequences of the same length, is the target in both
 
 from __future__ import annotations
 
+import math
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +18,14 @@ import numpy.typing as npt
 
 from workbench.core.bounds import Count
 from workbench.metrics.base import Evidence, Metric, Texts
+from workbench.metrics.calibration import calibrated
 from workbench.metrics.statistics import RESAMPLES, Estimate, bootstrap_ratio, jackknife
 from workbench.metrics.value import Value
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+BESIDE = frozenset({"samples", "real", "calibration"})
+"""What a figure needs that stands beside the same figure of real text and of calibration texts."""
 
 
 @Metric.register("unigram_entropy")
@@ -32,7 +36,7 @@ class UnigramEntropy(Metric):
     Its top is ln(length), so it compares sequences of one length and tokenizer only.
     """
 
-    needs = frozenset({"samples", "real"})
+    needs = BESIDE
 
     def __call__(self, evidence: Evidence) -> list[Value]:
         """One value."""
@@ -43,7 +47,7 @@ class UnigramEntropy(Metric):
 class BigramEntropy(Metric):
     """Entropy of the pairs of neighbouring tokens within a sequence, nats, averaged over sequences."""
 
-    needs = frozenset({"samples", "real"})
+    needs = BESIDE
 
     def __call__(self, evidence: Evidence) -> list[Value]:
         """One value."""
@@ -59,7 +63,7 @@ class Repetition(Metric):
         sizes: the n-gram sizes; each gives the value ``rep_<n>``.
     """
 
-    needs = frozenset({"samples", "real"})
+    needs = BESIDE
 
     def __init__(self, sizes: tuple[Count, ...] = (2, 3, 4)) -> None:
         """``sizes``: the n-gram sizes."""
@@ -84,7 +88,7 @@ class Distinct(Metric):
         sizes: the n-gram sizes; each gives the value ``distinct_<n>``.
     """
 
-    needs = frozenset({"samples", "real"})
+    needs = BESIDE
 
     def __init__(self, sizes: tuple[Count, ...] = (2,)) -> None:
         """``sizes``: the n-gram sizes."""
@@ -98,16 +102,20 @@ class Distinct(Metric):
         """One value for each size; its interval by the jackknife (resampling repeats sequences, hence
         n-grams).
         """
-        return [
-            _value(
-                self,
-                f"distinct_{n}",
-                distinct(evidence.samples.tokens_NL, n),
-                distinct(evidence.real.tokens_NL, n),
-                method="over all sequences together; jackknife over sequences, t interval",
-            )
-            for n in self.sizes
-        ]
+        return [self._value(evidence, n) for n in self.sizes]
+
+    def _value(self, evidence: Evidence, n: int) -> Value:
+        def figure(texts: Texts) -> Estimate:
+            return distinct(texts.tokens_NL, n)
+
+        return _value(
+            self,
+            f"distinct_{n}",
+            figure(evidence.samples),
+            figure(evidence.real),
+            calibrated(evidence, lambda texts: figure(texts).value),
+            method="over all sequences together; jackknife over sequences, t interval",
+        )
 
 
 @Metric.register("known_words")
@@ -118,7 +126,7 @@ class KnownWords(Metric):
     case. The first and the last of a sequence are left out where the sequence may cut them.
     """
 
-    needs = frozenset({"samples", "real", "known_words"})
+    needs = BESIDE | {"known_words"}
 
     def __call__(self, evidence: Evidence) -> list[Value]:
         """One value."""
@@ -143,6 +151,12 @@ class PerSequence:
 
     above_N: Floats
     below_N: Floats | None = None
+
+    @property
+    def figure(self) -> float:
+        """The figure without its interval; nan over nothing."""
+        below = len(self.above_N) if self.below_N is None else float(self.below_N.sum())
+        return float(self.above_N.sum()) / below if below else math.nan
 
 
 def ngram_ids(tokens_NL: Ints, n: int) -> Ints:
@@ -244,10 +258,12 @@ def beside_real(
     unit: str = "",
     note: str = "",
 ) -> Value:
-    """``figure`` of the samples beside that of real text, each with a bootstrap interval over sequences."""
+    """``figure`` of the samples beside that of real text, each with a bootstrap interval over sequences, and of
+    calibration texts."""
     found, real = (bootstrap_ratio(f.above_N, f.below_N) for f in (figure(evidence.samples), figure(evidence.real)))
     method = f"over sequences; BCa bootstrap, {RESAMPLES} resamples"
-    return _value(metric, name, found, real, unit, method, note)
+    calibration = calibrated(evidence, lambda texts: figure(texts).figure)
+    return _value(metric, name, found, real, calibration, unit, method, note)
 
 
 def _value(
@@ -255,6 +271,7 @@ def _value(
     name: str,
     found: Estimate,
     real: Estimate,
+    calibration: Mapping[str, float],
     unit: str = "",
     method: str = "",
     note: str = "",
@@ -273,4 +290,5 @@ def _value(
         real=real.value,
         real_low=real.low,
         real_high=real.high,
+        calibration=calibration,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Generic, Literal, TypeVar
 
 import numpy as np
@@ -151,9 +152,10 @@ class Evidence:
     """What metrics may look at. Each entry is a value, or a function that makes it when first asked for.
 
     ``bound``: likelihood of held-out blocks. ``samples``: drawn texts. ``real``: held-out texts, as many and
-    as long as the samples. ``unigram``: token counts [V] of the train split. ``known_words``: the train
-    split's words (`diversity.word_set`). ``cost``: training's records. ``attempts``: at held-out puzzles. ``timings``:
-    draws timed alone, by size of the batch. ``answers``: to downstream tasks.
+    as long as the samples; ``calibration``: what no model wrote, made of them, by name (`value.SHUFFLED`); nothing
+    where it is left out. ``unigram``: token counts [V] of the train split. ``known_words``: the train split's words
+    (`diversity.word_set`). ``cost``: training's records. ``attempts``: at held-out puzzles. ``timings``: draws timed
+    alone, by size of the batch. ``answers``: to downstream tasks.
     """
 
     def __init__(
@@ -162,6 +164,7 @@ class Evidence:
         bound: HeldOut | Callable[[], HeldOut] | None = None,
         samples: Drawn | Callable[[], Drawn] | None = None,
         real: Texts | Callable[[], Texts] | None = None,
+        calibration: Mapping[str, Texts] | Callable[[], Mapping[str, Texts]] = MappingProxyType({}),
         unigram: npt.NDArray[np.int64] | Callable[[], npt.NDArray[np.int64]] | None = None,
         known_words: frozenset[str] | Callable[[], frozenset[str]] | None = None,
         cost: Cost | Callable[[], Cost] | None = None,
@@ -170,11 +173,14 @@ class Evidence:
         attempts: Attempts | Callable[[], Attempts] | None = None,
         timings: Sequence[Timed] | Callable[[], Sequence[Timed]] | None = None,
         answers: Mapping[str, Answered] | Callable[[], Mapping[str, Answered]] | None = None,
+        prompts: Sequence[str] = (),
     ) -> None:
-        """What is left out raises `MissingEvidence` when asked for."""
+        """What is left out raises `MissingEvidence` when asked for. ``prompts``: names of the continuations."""
+        self.prompts = tuple(prompts)
         self._bound = _Lazy[HeldOut]("bound", bound)
         self._samples = _Lazy[Drawn]("samples", samples)
         self._real = _Lazy[Texts]("real", real)
+        self._calibration = _Lazy[Mapping[str, Texts]]("calibration", calibration)
         self._unigram = _Lazy[npt.NDArray[np.int64]]("unigram", unigram)
         self._known_words = _Lazy[frozenset[str]]("known_words", known_words)
         self._cost = _Lazy[Cost]("cost", cost)
@@ -213,6 +219,11 @@ class Evidence:
     def real(self) -> Texts:
         """Held-out texts, as many and as long as the samples."""
         return self._real.get()
+
+    @property
+    def calibration(self) -> Mapping[str, Texts]:
+        """What no model wrote, as many texts and as long as the real ones."""
+        return self._calibration.get()
 
     @property
     def unigram(self) -> npt.NDArray[np.int64]:

@@ -77,6 +77,14 @@ class Judge(Part, ABC, kind="judge"):
             JudgeError: it cannot be loaded, or a passage's given part leaves no room.
         """
 
+    def digest(self) -> str:
+        """12 hex digits of its identity: figures by judges of other digests are not to be compared (`Value.by`).
+
+        Raises:
+            JudgeError: as `identity`.
+        """
+        return hashlib.sha256(self.identity().encode()).hexdigest()[:12]
+
     def read(self, passages: Sequence[Passage]) -> list[Reading]:
         """The readings of passages, each from memory where it was read before by the same judge."""
         judge = self.identity()

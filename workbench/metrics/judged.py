@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from workbench.metrics.base import Evidence, Metric
-from workbench.metrics.diversity import entropy_by_sequence
+from workbench.metrics.diversity import BESIDE, entropy_by_sequence
 from workbench.metrics.evidence import Continued, Texts
 from workbench.metrics.judge import Judge, Passage, Reading
 from workbench.metrics.statistics import RESAMPLES, Estimate, bootstrap_ratio, cluster_sums
-from workbench.metrics.value import Units, Value
+from workbench.metrics.value import SHUFFLED, Units, Value
 
 Floats = npt.NDArray[np.float64]
 
@@ -26,12 +26,6 @@ def passages_of(texts: Texts) -> list[Passage]:
     rows = texts.tokens_NL.tolist() if texts.tokenizer else [[]] * len(texts.texts)
     pairs = zip(texts.texts, rows, strict=True)
     return [Passage(text, ids=tuple(row), tokenizer=texts.tokenizer) for text, row in pairs]
-
-
-def shuffled(texts: Sequence[str]) -> list[Passage]:
-    """The texts with their words in another order, the same for every call: the floor of a judge."""
-    rng = np.random.default_rng(0)
-    return [Passage(" ".join(rng.permutation(text.split()).tolist())) for text in texts]
 
 
 def totals(readings: Sequence[Reading]) -> tuple[Floats, Floats, Floats]:
@@ -61,7 +55,7 @@ class JudgePerplexity(Metric):
     """
 
     better = "lower"
-    needs = frozenset({"samples", "real", "judge"})
+    needs = BESIDE | {"judge"}
 
     def columns(self) -> tuple[str, ...]:
         """By tokens, by samples."""
@@ -70,28 +64,34 @@ class JudgePerplexity(Metric):
     def __call__(self, evidence: Evidence) -> list[Value]:
         """Two values."""
         judge = evidence.judge
-        own, real = (totals(judge.read(passages_of(texts))) for texts in (evidence.samples, evidence.real))
-        floor = totals(judge.read(shuffled(evidence.real.texts)))
+
+        def read(texts: Texts) -> tuple[Floats, Floats, Floats]:
+            return totals(judge.read(passages_of(texts)))
+
+        own, real = read(evidence.samples), read(evidence.real)
         entropy, entropy_real = (
             float(entropy_by_sequence(texts.tokens_NL).mean()) for texts in (evidence.samples, evidence.real)
         )
         extra = {
             "bits_per_byte": _per_byte(own[0], own[2]),
             "bits_per_byte_real": _per_byte(real[0], real[2]),
-            "bits_per_byte_shuffled": _per_byte(floor[0], floor[2]),
             "unigram_entropy": entropy,
             "unigram_entropy_real": entropy_real,
         }
+        lowest = {name: read(texts) for name, texts in evidence.calibration.items() if name == SHUFFLED}
+        for nats, _, sizes in lowest.values():
+            extra["bits_per_byte_shuffled"] = _per_byte(nats, sizes)
         values = []
         for name, each in zip(self.columns(), (False, True), strict=True):
-            found, beside, lowest = (_exp(_figure(which, each)) for which in (own, real, floor))
+            found, beside = (_exp(_figure(which, each)) for which in (own, real))
             how = "exp of the mean over samples of nats per token" if each else "exp(Σ nats / Σ tokens)"
             values.append(
                 Value(
                     name, found.value, found.low, found.high, better="lower", unit="per judge's token", n=found.n,
                     method=f"{how}; BCa bootstrap over samples, {RESAMPLES} resamples", note=judge.identity(),
-                    se=found.se, real=beside.value, real_low=beside.low, real_high=beside.high,
-                    extra={**extra, "shuffled": lowest.value},
+                    by=judge.digest(), se=found.se, real=beside.value, real_low=beside.low, real_high=beside.high,
+                    extra=extra,
+                    calibration={floor: _exp(_figure(which, each)).value for floor, which in lowest.items()},
                 )
             )  # fmt: skip
         return values
@@ -127,7 +127,8 @@ class ContinuationNats(Metric):
         found, real = bootstrap_ratio(above, below), bootstrap_ratio(real_nats, real_tokens)
         return Value(
             f"{self.type_name}_{name}", found.value, found.low, found.high, better="lower", unit="nats/token",
-            n=found.n, note=judge.identity(), se=found.se, real=real.value, real_low=real.low, real_high=real.high,
+            n=found.n, note=judge.identity(), by=judge.digest(), se=found.se,
+            real=real.value, real_low=real.low, real_high=real.high,
             method=f"{len(above)} prompts, {one.each} each; BCa bootstrap over prompts, {RESAMPLES} resamples",
             extra={
                 "bits_per_byte": _per_byte(nats, sizes),

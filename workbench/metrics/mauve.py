@@ -10,10 +10,12 @@ import numpy.typing as npt
 
 from workbench.core.bounds import AtLeastTwo, Natural, Positive
 from workbench.metrics.base import Evidence, Metric, Texts
+from workbench.metrics.calibration import shuffled_texts
+from workbench.metrics.diversity import BESIDE
 from workbench.metrics.judge import Judge, Passage, require
-from workbench.metrics.judged import passages_of, shuffled
+from workbench.metrics.judged import passages_of
 from workbench.metrics.statistics import Estimate, jackknife
-from workbench.metrics.value import Value
+from workbench.metrics.value import SHUFFLED, Value
 
 FEWEST, USUAL = 20, 100
 """Below the first no figure is given, below the second it is flagged."""
@@ -22,9 +24,10 @@ FEWEST, USUAL = 20, 100
 class Scored(Metric):
     """What the metrics by MAUVE share.
 
-    The mean over k-means seeds; ``extra`` holds their spread (sd_seeds), the ceiling that half of the real texts reach
-    against the other half, and the floor of real texts with their words shuffled. The ceiling is of half as many
-    texts, and MAUVE moves with their number, the texts' length and the judge: compare figures that share all three.
+    The mean over k-means seeds; ``extra`` holds their spread (sd_seeds) and, as ``real`` does, the ceiling that half of
+    the real texts reach against the other half; the floor, real texts with their words shuffled, is a calibration row.
+    The ceiling is of half as many texts, and MAUVE moves with their number, the texts' length and the judge: compare
+    figures that share all three.
 
     Settings:
         seeds: k-means seeds, at least two (three and more are due in a report).
@@ -40,8 +43,11 @@ class Scored(Metric):
         """Keep the settings."""
         self.seeds, self.scaling, self.groups = seeds, scaling, groups
 
-    def value(self, name: str, judge: Judge, real: Texts, drawn: Texts, each: int = 1) -> Value:
-        """MAUVE of drawn texts and real ones; ``each``: drawn texts for a real one, side by side."""
+    def value(
+        self, name: str, judge: Judge, real: Texts, drawn: Texts, floors: Mapping[str, Texts], each: int = 1
+    ) -> Value:
+        """MAUVE of drawn texts and real ones; ``floors``: of what no model wrote; ``each``: drawn texts for a real one,
+        side by side."""
         p_ND, q_ND = (states(judge, passages_of(texts)) for texts in (real, drawn))
         fewest = min(len(p_ND), len(q_ND))
         if fewest < FEWEST:
@@ -49,18 +55,18 @@ class Scored(Metric):
             return Value(name, None, better="higher", error=error)
         own = self.scores(p_ND, q_ND)
         ceiling = self.scores(p_ND[::2], p_ND[1::2])
-        floor = self.scores(p_ND, states(judge, shuffled(real.texts)))
         few = f"; only {fewest} texts: fewer than {USUAL} say little" if fewest < USUAL else ""
         found = self.spread(float(own.mean()), p_ND, q_ND, each)
-        how = f"{len(drawn.texts)} drawn, {len(real.texts)} real texts, mean of {self.seeds} k-means seeds, "
+        how = f"{len(drawn.texts)} samples, {len(real.texts)} real texts, mean of {self.seeds} k-means seeds, "
         how += f"c = {self.scaling:g}" + f"; jackknife over {self.groups} groups" * bool(self.groups)
         return Value(
             name, found.value, found.low, found.high, better="higher", n=fewest, real=float(ceiling.mean()),
-            se=found.se, method=how, note=judge.identity() + few,
-            extra={
-                "sd_seeds": float(own.std(ddof=1)),
-                "ceiling": float(ceiling.mean()),
-                "shuffled": float(floor.mean()),
+            se=found.se, method=how, note=judge.identity() + few, by=f"{judge.digest()}, c = {self.scaling:g}",
+            extra={"sd_seeds": float(own.std(ddof=1)), "ceiling": float(ceiling.mean())},
+            calibration={
+                floor: float(self.scores(p_ND, states(judge, passages_of(texts))).mean())
+                for floor, texts in floors.items()
+                if floor == SHUFFLED
             },
         )  # fmt: skip
 
@@ -94,12 +100,12 @@ class Scored(Metric):
 class Mauve(Scored):
     """MAUVE (Pillutla et al. 2021, by their package mauve-text) of samples and real text, features from the judge."""
 
-    needs = frozenset({"samples", "real", "judge"})
+    needs = BESIDE | {"judge"}
 
     def __call__(self, evidence: Evidence) -> list[Value]:
         """One value."""
         require("mauve=mauve-text", what=f"metric {self.type_name}")
-        return [self.value(self.type_name, evidence.judge, evidence.real, evidence.samples)]
+        return [self.value(self.type_name, evidence.judge, evidence.real, evidence.samples, evidence.calibration)]
 
 
 @Metric.register("continuation_mauve")
@@ -115,9 +121,12 @@ class ContinuationMauve(Scored):
         """One value for each kind of prompt."""
         require("mauve=mauve-text", what=f"metric {self.type_name}")
         return [
-            self.value(f"{self.type_name}_{name}", evidence.judge, one.real, one.drawn, one.each)
+            self.value(
+                f"{self.type_name}_{name}", evidence.judge, one.real, one.drawn, {SHUFFLED: shuffled_texts(one.real)},
+                one.each,
+            )
             for name, one in evidence.continuations.items()
-        ]
+        ]  # fmt: skip
 
 
 def states(judge: Judge, passages: Sequence[Passage]) -> npt.NDArray[np.float32]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from workbench.core.bounds import Count, Fraction
 from workbench.metrics.base import Evidence, Metric, Texts
-from workbench.metrics.diversity import Floats, Ints, PerSequence, beside_real, entropy_by_sequence
+from workbench.metrics.diversity import BESIDE, Floats, Ints, PerSequence, beside_real, entropy_by_sequence
 from workbench.metrics.value import Value
 
 
@@ -26,7 +26,7 @@ class Seen(Metric):
         spans: how many tokens to look back; each gives the value ``seen_<l>``.
     """
 
-    needs = frozenset({"samples", "real"})
+    needs = BESIDE
 
     def __init__(self, spans: tuple[Count, ...] = (16, 32, 128)) -> None:
         """``spans``: how many tokens to look back."""
@@ -55,7 +55,7 @@ class LongestRepeat(Metric):
     It grows with the length of the sequences; one loop among many samples moves the mean far.
     """
 
-    needs = frozenset({"samples", "real"})
+    needs = BESIDE
 
     def __call__(self, evidence: Evidence) -> list[Value]:
         """One value."""
@@ -77,7 +77,7 @@ class LowEntropyShare(Metric):
         quantile: which quantile of the real sequences' entropies is the threshold.
     """
 
-    needs = frozenset({"samples", "real"})
+    needs = BESIDE
 
     def __init__(self, quantile: Fraction = 0.01) -> None:
         """``quantile``: of the real sequences' entropies."""

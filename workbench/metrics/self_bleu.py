@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import importlib.metadata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
@@ -11,6 +12,8 @@ import numpy.typing as npt
 
 from workbench.core.bounds import AtLeastTwo
 from workbench.metrics.base import Evidence, Metric
+from workbench.metrics.calibration import calibrated
+from workbench.metrics.diversity import BESIDE
 from workbench.metrics.judge import require
 from workbench.metrics.statistics import Estimate, Floats, jackknife
 from workbench.metrics.value import Value
@@ -31,7 +34,7 @@ class SelfBleu(Metric):
         texts: how many are read at most, of samples and of real text alike: a subsample, the same for every run.
     """
 
-    needs = frozenset({"samples", "real"})
+    needs = BESIDE
 
     def __init__(self, texts: AtLeastTwo = 64) -> None:
         """``texts``: read at most."""
@@ -52,6 +55,10 @@ class SelfBleu(Metric):
                 self.type_name, found.value, found.low, found.high, unit="of 100", n=count, se=found.se,
                 method=f"{drawn}, chosen by seed 0; sacrebleu's sentence score, 13a; jackknife over texts, t interval",
                 real=real.value, real_low=real.low, real_high=real.high,
+                by=f"sacrebleu {importlib.metadata.version('sacrebleu')}",
+                calibration=calibrated(
+                    evidence, lambda one: self_bleu(subsample(one.texts, count), interval=False).value
+                ),
             )
         ]  # fmt: skip
 
@@ -62,7 +69,7 @@ def subsample(texts: Sequence[str], count: int) -> list[str]:
     return [texts[i] for i in np.sort(chosen)]
 
 
-def self_bleu(texts: Sequence[str]) -> Estimate:
+def self_bleu(texts: Sequence[str], interval: bool = True) -> Estimate:
     """Mean of sacrebleu's ``sentence_score`` of each text against the others, jackknife over texts (three or more).
 
     Leaving a text out takes away its score and a reference of every other: both are counted, without scoring the rest
@@ -87,11 +94,11 @@ def self_bleu(texts: Sequence[str]) -> Estimate:
         others = (j for j in range(size) if j != i)
         nearest = heapq.nsmallest(2, others, key=lambda j: (abs(lengths[j] - lengths[i]), lengths[j]))
         score_N[i] = score(i, matched_NO[i], lengths[nearest[0]])
-        for j in range(size) if size > 2 else ():
+        for j in range(size) if interval and size > 2 else ():
             if j != i:
                 reference = lengths[nearest[1] if j == nearest[0] else nearest[0]]
                 without_NN[i, j] = score(i, matched_NO[i] - lost_NNO[i, j], reference)
-    if size < 3:
+    if size < 3 or not interval:
         return Estimate(float(score_N.mean()), n=size)
     without_N: Floats = without_NN.sum(axis=0) / (size - 1)
     return jackknife(float(score_N.mean()), without_N)

@@ -13,7 +13,7 @@ from workbench.core.errors import Problem
 from workbench.metrics.base import Evidence, Metric, MissingEvidence
 from workbench.metrics.solving import Attempts, largest, pass_at
 from workbench.metrics.statistics import bootstrap_ratio
-from workbench.metrics.value import Better, Value
+from workbench.metrics.value import Better, Units, Value
 
 if TYPE_CHECKING:
     from workbench.core.node import Node
@@ -27,7 +27,8 @@ class Solved(Metric):
 
     pass@k is the chance that one of k attempts is right, unbiased from all attempts made (`pass_at`). An attempt is the
     first draw with the rounds that its strategy adds. Intervals: BCa bootstrap over puzzles, each with its attempts.
-    Seconds are of the batches drawn, divided by the attempts in them.
+    Seconds are of the batches drawn, divided by the attempts in them. ``units`` hold the figure of each puzzle: runs
+    with the same puzzles are compared puzzle by puzzle (`comparison.paired`).
 
     Settings:
         k: the numbers of attempts.
@@ -83,6 +84,7 @@ class Solved(Metric):
             return Value(
                 name, found.value, low, high, better=better, unit=unit, n=puzzles, method=how, note=made.how,
                 se=found.se, extra=extra,
+                units=Units.of(made.key, above_N, below_N.astype(np.float64)) if made.key else None,
             )  # fmt: skip
 
         broken_N = made.broken_NK.sum(-1).astype(np.float64)

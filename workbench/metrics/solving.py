@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from workbench.core.node import Node
 
 Mask = npt.NDArray[np.bool_]
+MOST = 1 << 16
+"""Attempts at a puzzle, and draws of an attempt: each has a number of its own, whatever the totals."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Attempts:
     ``solved_NKR``: whether the checker has accepted by the end of a round; ``calls_NKR``: network calls up to then, of
     the batches that an attempt was in (none after it is solved); ``broken_NK``: broken positions at the end;
     ``seconds_R``: wall clock of all attempts up to the end of a round; ``batch``: attempts drawn at a time; ``how``:
-    the sampler and the strategy in words; ``device``: where.
+    the sampler and the strategy in words; ``device``: where; ``key``: digest of the puzzles: runs with the same key
+    are compared puzzle by puzzle.
     """
 
     solved_NKR: Mask
@@ -38,6 +41,7 @@ class Attempts:
     batch: int = 0
     how: str = ""
     device: str = ""
+    key: str = ""
 
 
 class Strategy(Part, ABC, kind="strategy"):
@@ -135,8 +139,12 @@ class Solving(Section):
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
-        """A corpus without a checker."""
+        """A corpus without a checker; more attempts or rounds than have numbers."""
         yield from super().misfits(node, root)
+        rounds = node.settings["strategy"].settings.get("rounds")
+        for path, count in (("attempts", node.settings["attempts"]), ("strategy.rounds", rounds)):
+            if count is not None and count >= MOST:
+                yield Problem(f"{node.path}.{path}", f"{count:,} are too many; take less than {MOST:,}")
         corpus = root.find("data.corpus")
         if corpus is not None:
             part: Any = corpus.part

@@ -14,6 +14,9 @@ Floats = npt.NDArray[np.float64]
 Better = Literal["lower", "higher", "neither"]
 
 
+SHUFFLED, INDEPENDENT = "shuffled words", "independent tokens"
+"""What a figure is also measured on, by the name of its row: held-out texts with the words of each in another order; as
+many tokens drawn independently by the frequencies of held-out text."""
 KEPT_UNITS = 2000
 """A value of more units keeps none of them: results stay files that one can read."""
 
@@ -58,9 +61,12 @@ class Value:
     """One figure: ``low`` … ``high`` is its 95 % interval, ``se`` its standard error, ``n`` the number of
     units.
 
-    ``relation``: "≤" where the figure is an upper bound. ``real``: the same figure on held-out text.
-    ``extra``: named numbers that belong to it. ``method`` and ``note`` say how and with what reserve.
-    ``error``: why there is no value. ``units``: what it is made of, for comparisons in pairs.
+    ``relation``: "≤" where the figure is an upper bound. ``real``: the same figure on held-out text; ``calibration``:
+    on what no model wrote, by name (`SHUFFLED`, `INDEPENDENT`): what the figure, or its judge, can tell apart.
+    ``by``: who measured, where it is not the figure's own formula: the digest of a judge (weights, precision), the
+    version of a package; figures by others are not compared. ``extra``: named numbers that belong to it. ``method``
+    and ``note`` say how and with what reserve. ``error``: why there is no value. ``units``: what it is made of, for
+    comparisons in pairs.
     """
 
     name: str
@@ -77,8 +83,10 @@ class Value:
     real: float | None = None
     real_low: float | None = None
     real_high: float | None = None
+    calibration: Mapping[str, float] = field(default_factory=dict)
     extra: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
+    by: str = ""
     units: Units | None = None
 
     def as_data(self) -> dict[str, Any]:
@@ -98,7 +106,10 @@ class Value:
         for f in fields(cls):
             if f.name in data:
                 known[f.name] = _READ.get(str(f.type), _as_it_is)(data[f.name])
-        known["extra"] = {str(key): float(number) for key, number in dict(known.get("extra") or {}).items()}
+        for name in ("extra", "calibration"):
+            known[name] = {str(key): float(number) for key, number in dict(known.get(name) or {}).items()}
+        if "shuffled" in known["extra"]:  # where it stood in results before there were rows of it
+            known["calibration"].setdefault(SHUFFLED, known["extra"]["shuffled"])
         return cls(**known)
 
 

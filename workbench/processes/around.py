@@ -24,6 +24,7 @@ class Around(Process, ABC, Generic[P]):
         self.inner = inner
         self.states, self.outputs = inner.states, inner.outputs
         self.copies, self.loss_is_text = inner.copies, inner.loss_is_text
+        self.looks, self.teachers = inner.looks, inner.teachers
 
     def place(self, device: torch.device) -> None:
         """Here and within."""

@@ -139,6 +139,10 @@ class Process(Part, ABC, kind="process", supplied=("vocab", "eos", "length")):
     loss_is_text: bool = True
     """Whether the training loss is nats of text, so that it can be shown as bits per byte."""
     copies: int = 1
+    looks: float = 0.0
+    """Passes without gradient over one sequence of the batch, on average: of this network or of one that teaches it."""
+    teachers: int = 0
+    """Networks of the backbone's size that it keeps in training."""
     encloses: ClassVar[bool] = True
     """Whether it may be the process of a part of the text: not one that keeps a network of its own between updates."""
 

@@ -61,7 +61,7 @@ class Blocks(Around[Process]):
         """Texts of ``length`` tokens, a multiple of ``size``."""
         super().__init__(inner(length=size))
         self.vocab, self.length, self.size = vocab, length, size
-        self.copies += 1  # the clean text is read too
+        self.copies *= 2  # beside each copy the clean text is read too
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:

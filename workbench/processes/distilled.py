@@ -114,6 +114,7 @@ class Distilled(Around[Diffusion]):
         self.loss_is_text = False
         self.divergence = divergence
         self.teacher_steps, self.leaps, self.round, self.averaged = teacher_steps, leaps, round, averaged
+        self.looks, self.teachers = float(leaps * inner.copies), 1
         self.teacher: Backbone | None = None
         self.rows = TaughtRows(self)
 

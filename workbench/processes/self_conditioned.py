@@ -75,6 +75,7 @@ class SelfConditioned(Around[Diffusion]):
         """``inner``: on a graph where only masks move."""
         super().__init__(inner)
         self.share = share
+        self.looks = share * inner.copies
 
     def prepare(self, x0_BL: Ids, seq_B: Ids, step: int, rng: Rng) -> Told:
         """The inner process's batch, and whether this update has hints: a number of the step's own."""

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from workbench.grid.status import Standing
 
 
+TWO_JUDGES = "its repetitions are by two judges; evaluate them by the same"
+
+
 @dataclass(frozen=True)
 class Arm:
     """One combination of the axes that are compared.
@@ -87,8 +90,11 @@ def names_of(arms: Iterable[Arm]) -> list[str]:
 
 
 def _mean(found: Sequence[Value]) -> Value:
+    if len({value.by for value in found}) > 1:
+        return Value(found[0].name, None, better=found[0].better, unit=found[0].unit, error=TWO_JUDGES)
     estimate = ratio(np.asarray([value.value for value in found], dtype=np.float64), np.ones(len(found)))
     real = [value.real for value in found if value.real is not None]
+    shared = set.intersection(*(set(value.calibration) for value in found))
     return replace(
         found[0],
         value=estimate.value,
@@ -100,4 +106,9 @@ def _mean(found: Sequence[Value]) -> Value:
         real=sum(real) / len(real) if real else None,
         real_low=None,
         real_high=None,
+        calibration={
+            name: sum(value.calibration[name] for value in found) / len(found)
+            for name in found[0].calibration
+            if name in shared
+        },
     )

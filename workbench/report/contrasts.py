@@ -18,6 +18,7 @@ from workbench.report.arms import Arm
 SEEDS = "over {n} repetitions, in pairs; t interval"
 UNITS = "one training each; over {n} common units, in pairs, bootstrap: sampling error, not that of training"
 APART = "one training each; from both standard errors: sampling error, not that of training"
+OTHER = "by two judges, or not by one that is known: not compared; evaluate all by the same"
 BARE = "one repetition without standard errors: no interval"
 
 
@@ -63,7 +64,8 @@ class Contrast:
 
 def contrast(terms: Sequence[Term], log: bool = False) -> Contrast | None:
     """A contrast of figures, of their logarithms where ``log``: paired by repetition where there are several, by common
-    units where there are any, else from standard errors. None where a figure was not measured in any one repetition.
+    units where there are any, else from standard errors. None where a figure was not measured in any one repetition;
+    nan where figures are by two judges.
     """
     found = [term.arm.values(term.figure) for term in terms]
     common = [key for key in found[0] if all(key in values for values in found)]
@@ -74,6 +76,8 @@ def contrast(terms: Sequence[Term], log: bool = False) -> Contrast | None:
         return None
     relations, better = tuple(value.relation for value in first), first[0].better
     coefficients = [term.coefficient for term in terms]
+    if len({values[key].by for values in found for key in common}) > 1:
+        return Contrast(Estimate(math.nan), OTHER, relations, better)
     if len(common) > 1:
         each = np.asarray(
             [_total([values[key] for values in found], coefficients, log) for key in common], dtype=np.float64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ from workbench.report.tables import Cell, Column, Row, Table
 
 @dataclass(frozen=True)
 class Difference:
-    """An arm's figure minus the baseline's.
+    """An arm's figure minus the baseline's; nan where they are by two judges.
 
     ``p``: of no difference, two-sided, None without a standard error; ``adjusted``: after Holm within the figure's
     family; ``relations``: of the arm's figure and of the baseline's to the true ones; ``detectable``: the smallest
@@ -92,6 +93,8 @@ def _difference(arm: Arm, base: Arm, name: str) -> Difference | None:
 def _cell(one: Difference | None, column: Column) -> Cell:
     if one is None:
         return Cell()
+    if math.isnan(one.estimate.value):
+        return Cell("other judge", one.how)
     text = _signed(column, one.estimate.value)
     details = []
     if one.estimate.low is not None and one.estimate.high is not None:

@@ -12,7 +12,7 @@ from workbench.metrics.value import Value
 from workbench.report.arms import Arm
 from workbench.report.grid_tables import columns_for
 from workbench.report.plots import INK, Plot, colour, panel, svg_of
-from workbench.report.tables import significant
+from workbench.report.tables import HELD_OUT, significant
 
 if TYPE_CHECKING:
     from workbench.grid.section import Frontier
@@ -34,7 +34,8 @@ class Line:
 
 def frontier(arms: Sequence[Arm], wanted: Frontier, number: int) -> Plot | None:
     """One plot; None where no arm has both figures."""
-    drawn = lines(arms, wanted)
+    alike, strangers = judged_alike(arms, wanted)
+    drawn = lines(alike, wanted)
     if not drawn:
         return None
     x_column, y_column = columns_for(arms, [wanted.x, wanted.y])
@@ -47,22 +48,55 @@ def frontier(arms: Sequence[Arm], wanted: Frontier, number: int) -> Plot | None:
         axes.errorbar(xs, ys, linewidth=1.3 if len(xs) > 1 else 0, elinewidth=0.6, capsize=0, **bars, **style)
         for x, y, (_, _, label) in zip(xs, ys, one.points, strict=True) if len(xs) > 1 else ():
             axes.annotate(label, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7, color=INK)
-    real = [(x.real, y.real) for one in drawn for x, y, _ in one.points if x.real is not None and y.real is not None]
-    if real:
-        axes.plot(*real[0], marker="*", markersize=13, color=INK, linestyle="none")
-        axes.annotate("held-out text", real[0], xytext=(7, -3), textcoords="offset points", fontsize=8, color=INK)
+    beside = references(drawn)
+    for name, place in beside.items():
+        star: Any = {"marker": "*", "markersize": 13} if name == HELD_OUT else {"marker": "x", "markersize": 8}
+        axes.plot(*place, color=INK, linestyle="none", **star)
+        axes.annotate(name, place, xytext=(7, -3), textcoords="offset points", fontsize=8, color=INK)
     for axis, at, to_scale in ((axes.xaxis, 0, axes.set_xscale), (axes.yaxis, 1, axes.set_yscale)):
         numbers = [_number(point[:2][at]) for one in drawn for point in one.points]
+        numbers += [point[at] for point in beside.values()]
         if min(numbers) > 0 and max(numbers) / min(numbers) > WIDE_RANGE:
             to_scale("log")
             axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axis.set_minor_formatter(NullFormatter())
         axis.set_major_formatter(FuncFormatter(lambda value, _: significant(value, 3)))
     along = f" Lines go along {wanted.along}; labels are its arms." if wanted.along else ""
-    caption = f"Bars: 95 % intervals.{along}" + (" Star: held-out text." if real else "")
+    caption = f"Bars: 95 % intervals.{along}" + (" Star: held-out text." if HELD_OUT in beside else "")
+    caption += " Crosses: made of held-out text by chance." * bool(set(beside) - {HELD_OUT})
+    caption += f" Left out, by another judge than the first: {', '.join(strangers)}." if strangers else ""
     name = f"frontier-{number}-{wanted.x}-{wanted.y}"
     legend = tuple(one.label for one in drawn)
     return Plot(name, f"{y_column.head} against {x_column.head}", caption, svg_of(figure, name), legend)
+
+
+def judged_alike(arms: Sequence[Arm], wanted: Frontier) -> tuple[list[Arm], list[str]]:
+    """The arms whose two figures are by the judges of the first that has both, and the labels of the others."""
+    alike: list[Arm] = []
+    others: list[str] = []
+    judges: tuple[str, str] | None = None
+    for arm in arms:
+        x, y = arm.figure(wanted.x), arm.figure(wanted.y)
+        if x is None or y is None or x.value is None or y.value is None:
+            continue
+        judges = judges or (x.by, y.by)
+        if (x.by, y.by) == judges:
+            alike.append(arm)
+        else:
+            others.append(arm.label)
+    return alike, others
+
+
+def references(drawn: Sequence[Line]) -> dict[str, tuple[float, float]]:
+    """Where what no model wrote lies, by name: held-out text, and calibration texts that both figures know."""
+    found: dict[str, tuple[float, float]] = {}
+    for x, y, _ in (point for one in drawn for point in one.points):
+        if x.real is not None and y.real is not None:
+            found.setdefault(HELD_OUT, (x.real, y.real))
+        for name in x.calibration:
+            if name in y.calibration:
+                found.setdefault(name, (x.calibration[name], y.calibration[name]))
+    return found
 
 
 def lines(arms: Sequence[Arm], wanted: Frontier) -> list[Line]:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from workbench.metrics.value import Value
+from workbench.metrics.value import INDEPENDENT, SHUFFLED, Value
 from workbench.report.arms import Arm, names_of
 from workbench.report.tables import (
     ASIDE,
     BOUNDS,
+    CALIBRATED,
     COLUMNS,
-    MISSING,
     Cell,
     Column,
     Row,
     Table,
     cell_of,
     further_column,
-    real_cell,
+    judges_told,
+    reference_rows,
 )
 
 NOTHING = "no figures yet"
-FIELDS = ("value", "low", "high", "se", "n", "relation", "unit", "real", "error")
+NAMED = 3
+"""Arms named beside a row of held-out text that is not the same for all."""
+FIELDS = ("value", "low", "high", "se", "n", "relation", "unit", "real", SHUFFLED, INDEPENDENT, "error")
 """What the rows for other programs hold of a figure."""
 
 
@@ -48,7 +51,9 @@ def arms_table(arms: Sequence[Arm], wanted: Sequence[str] | None) -> Table:
         )
         for arm in arms
     ]
-    return Table(columns, (*_starred(rows, arms, columns), *_real(arms, columns)), tuple(_notes(arms, columns)))
+    figures = [(arm.label, [arm.figure(column.key) for column in columns]) for arm in arms]
+    references = reference_rows(figures, columns, NAMED)
+    return Table(columns, (*_starred(rows, arms, columns), *references), tuple(_notes(arms, columns)))
 
 
 def long_rows(arms: Sequence[Arm], axes: Sequence[str]) -> tuple[list[str], list[list[str]]]:
@@ -59,7 +64,8 @@ def long_rows(arms: Sequence[Arm], axes: Sequence[str]) -> tuple[list[str], list
         for key, run in arm.repeats.items():
             for value in run.results.values if run.results else ():
                 numbers = [_plain(number) for number in (value.value, value.low, value.high, value.se)]
-                tail = [str(value.n), value.relation, value.unit, _plain(value.real), value.error]
+                beside = (value.real, value.calibration.get(SHUFFLED), value.calibration.get(INDEPENDENT))
+                tail = [str(value.n), value.relation, value.unit, *map(_plain, beside), value.error]
                 labels = [arm.labels.get(axis, "") for axis in axes]
                 rows.append([arm.label, *labels, " ".join(key), value.name, *numbers, *tail])
     return heads, rows
@@ -68,12 +74,14 @@ def long_rows(arms: Sequence[Arm], axes: Sequence[str]) -> tuple[list[str], list
 def best_of(arms: Sequence[Arm], name: str) -> tuple[int | None, str]:
     """Which arm is best by a figure's own direction, or nearest to real text where it has none; and which it is.
 
-    None where that cannot be said: no direction and no real text, or fewer than two arms with the figure.
+    None where that cannot be said: no direction and no real text, fewer than two arms with the figure, two judges.
     """
     figures = {i: value for i, arm in enumerate(arms) if (value := arm.figure(name)) and value.value is not None}
     if len(figures) < 2:
         return None, ""
     first = next(iter(figures.values()))
+    if len({value.by for value in figures.values()}) > 1:
+        return None, ""
     if first.better == "neither" and first.real is not None:
         return min(figures, key=lambda i: _distance(figures[i])), "nearest to held-out text"
     if first.better == "neither":
@@ -102,24 +110,13 @@ def _starred(rows: Sequence[Row], arms: Sequence[Arm], columns: Sequence[Column]
     return [Row(row.label, tuple(new), row.real, row.remark) for row, new in zip(rows, cells, strict=True)]
 
 
-def _real(arms: Sequence[Arm], columns: Sequence[Column]) -> list[Row]:
-    groups: dict[tuple[Cell, ...], list[str]] = {}
-    for arm in arms:
-        cells = tuple(real_cell(arm.figure(column.key), column) for column in columns)
-        if any(cell.text != MISSING for cell in cells):
-            groups.setdefault(tuple(Cell(cell.text) for cell in cells), []).append(arm.label)
-    if len(groups) <= 1:
-        return [Row("held-out text", cells, real=True) for cells in groups]
-    return [
-        Row("held-out text (as for " + ", ".join(labels[:3]) + ("…" if len(labels) > 3 else "") + ")", cells, real=True)
-        for cells, labels in groups.items()
-    ]
-
-
 def _notes(arms: Sequence[Arm], columns: Sequence[Column]) -> Iterable[str]:
     values = [value for arm in arms for column in columns if (value := arm.figure(column.key))]
     if any(value.relation == "≤" for value in values):
         yield BOUNDS
+    if any(value.calibration for value in values):
+        yield CALIBRATED
+    yield from judges_told(((arm.label, [arm.figure(column.key) for column in columns]) for arm in arms), columns)
     yield "★: best by the figure's own direction, or nearest to held-out text where it has none. Hover for intervals."
     for arm in arms:
         for column in columns:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,10 @@ from workbench.report.collect import Run, collect
 
 MISSING = "–"
 BOUNDS = "≤: an upper bound of the true figure (diffusion); without it the figure is exact (left to right)."
+CALIBRATED = (
+    "Shuffled words, independent tokens: made of held-out text. A figure that takes them for text does not see order."
+)
+HELD_OUT = "held-out text"
 NOT_YET = "not evaluated yet"
 
 
@@ -25,7 +29,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A run, or real text."""
+    """A run, or (``real``) what no model wrote: held-out text, calibration texts."""
 
     label: str
     cells: tuple[Cell, ...]
@@ -129,7 +133,8 @@ def main_table(runs: Sequence[Run]) -> Table:
         )
         for run, row in zip(runs, values, strict=True)
     ]
-    return Table(columns, (*rows, *_real_rows(runs, values, columns)), tuple(_notes(runs, values, columns)))
+    figures = [(run.label, [row[column.key] for column in columns]) for run, row in zip(runs, values, strict=True)]
+    return Table(columns, (*rows, *reference_rows(figures, columns)), tuple(_notes(runs, values, columns)))
 
 
 def _further(runs: Sequence[Run]) -> list[Column]:
@@ -171,24 +176,51 @@ def _detail(value: Value, column: Column) -> str:
     return "; ".join(parts)
 
 
-def _real_rows(runs: Sequence[Run], values: Sequence[dict[str, Value | None]], columns: Sequence[Column]) -> list[Row]:
-    """One row for each distinct set of figures of real text (runs with one tokenizer and length share
-    theirs).
+def reference_rows(
+    figures: Sequence[tuple[str, Sequence[Value | None]]], columns: Sequence[Column], named: int | None = None
+) -> list[Row]:
+    """What no model wrote, below the runs (or arms) and their ``figures``, one for each column: held-out text, then
+    calibration texts by their names.
+
+    One row for each distinct set of figures (runs with one tokenizer and length share theirs), at most ``named`` of
+    the labels that it is shared by said.
     """
-    groups: dict[tuple[Cell, ...], list[str]] = {}
-    for run, row in zip(runs, values, strict=True):
-        cells = tuple(real_cell(row[column.key], column) for column in columns)
-        if any(cell.text != MISSING for cell in cells):
-            groups.setdefault(cells, []).append(run.label)
-    several = len(groups) > 1
-    return [
-        Row("held-out text" + (f" (as for {', '.join(labels)})" if several else ""), cells, real=True)
-        for cells, labels in groups.items()
-    ]
+    rows = []
+    known = [name for _, values in figures for value in values if value is not None for name in value.calibration]
+    for name in (HELD_OUT, *dict.fromkeys(known)):
+        groups: dict[tuple[str, ...], list[tuple[str, tuple[Cell, ...]]]] = {}
+        for label, values in figures:
+            cells = tuple(reference_cell(value, column, name) for value, column in zip(values, columns, strict=True))
+            if any(cell.text != MISSING for cell in cells):
+                groups.setdefault(tuple(cell.text for cell in cells), []).append((label, cells))
+        for group in groups.values():
+            labels = [label for label, _ in group]
+            of = ", ".join(labels[:named]) + "…" * (named is not None and len(labels) > named)
+            rows.append(Row(name + (f" (as for {of})" if len(groups) > 1 else ""), group[0][1], real=True))
+    return rows
 
 
-def real_cell(value: Value | None, column: Column) -> Cell:
-    """The same figure of real text."""
+def judges_told(
+    figures: Iterable[tuple[str, Sequence[Value | None]]], columns: Sequence[Column]
+) -> Iterator[str]:
+    """For each column whose figures are not all by one judge: who judged whom."""
+    shown = list(figures)
+    for at, column in enumerate(columns):
+        by: dict[str, list[str]] = {}
+        for label, values in shown:
+            value = values[at]
+            if value is not None and value.value is not None:
+                by.setdefault(value.by or "unknown", []).append(label)
+        if len(by) > 1:
+            told = "; ".join(f"{', '.join(labels)} by {judge}" for judge, labels in by.items())
+            yield f"{column.line}: figures by other judges are not to be compared: {told}."
+
+
+def reference_cell(value: Value | None, column: Column, name: str) -> Cell:
+    """The same figure of what no model wrote: held-out text, or a calibration text."""
+    if name != HELD_OUT:
+        number = None if value is None else value.calibration.get(name)
+        return Cell() if number is None else Cell(column.write(number))
     if value is None or value.real is None:
         return Cell()
     detail = ""
@@ -205,6 +237,10 @@ def _notes(runs: Sequence[Run], values: Sequence[dict[str, Value | None]], colum
         yield "±: one standard error over held-out text and noise draws."
     if any(column.key == "unigram_entropy" for column in columns):
         yield "Entropy, repetition, distinct-2: of tokens; the held-out text's figure is the one to match."
+    if any(value and value.calibration for row in values for value in row.values()):
+        yield CALIBRATED
+    figures = [(run.label, [row[column.key] for column in columns]) for run, row in zip(runs, values, strict=True)]
+    yield from judges_told(figures, columns)
     for run, row in zip(runs, values, strict=True):
         for column in columns:
             value = row[column.key]

@@ -21,6 +21,8 @@ def figure_of(arm: Arm, name: str) -> str:
 
 def gap(arm: Arm, name: str, found: Estimate, ratio: bool) -> str:
     """A difference with its interval; of logarithms, the ratio."""
+    if math.isnan(found.value):
+        return "not compared: two judges"
     if ratio:
         return f"× {_exp(found.value):.3g}" + _interval(found, _exp, "")
     (column,) = columns_for([arm], [name])

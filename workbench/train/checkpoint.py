@@ -230,6 +230,22 @@ def load_weights(net: nn.Module, folder: Path, ema: bool = True, which: str = "l
     raise CheckpointError(f"no usable checkpoint in {folder}{reason}\ntrain the run, or train it again in a new folder")
 
 
+def weights_digest(folder: Path, step: int | None = None) -> str:
+    """SHA-256 of the weights that `load_weights` takes from a run's ``ckpt`` (as written down, not hashed anew).
+
+    ``step``: the last one's where left out.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or it cannot be read.
+    """
+    steps = [step] if step is not None else sorted(list_steps(folder))
+    try:
+        files = read_json(folder / f"step-{steps[-1]:08d}" / STATE)["files"]
+        return str(files.get("ema.safetensors") or files["model.safetensors"])
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
+        raise CheckpointError(f"{folder} holds no checkpoint that tells its weights' hash: {error}") from error
+
+
 @torch.no_grad()
 def copy_into(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copy weights into a network in place.
