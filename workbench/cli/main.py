@@ -39,10 +39,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tasks": ("workbench.cli.tasks", "data of downstream tasks made ready; two evaluations compared"),
     "import": ("workbench.cli.importing", "make a run of published weights: the hub's, a file's, a folder's"),
     "export": ("workbench.cli.exporting", "write a run's weights for others, as a Hugging Face folder"),
+    "doctor": ("workbench.cli.doctor", "what this machine offers and lacks, and a run of a few seconds as a test"),
     "quickstart": ("workbench.cli.quickstart", "train a small SEDD and a GPT-2 on real prose and compare them"),
 }
 """Command → (module, one line of help)."""
-EPILOG = "Start with `workbench quickstart`, or `workbench list`. Help on one command: `workbench COMMAND --help`."
+EPILOG = (
+    "Start with `workbench quickstart`, or `workbench list`; `workbench doctor` looks at this machine. "
+    "Help on one command: `workbench COMMAND --help`."
+)
 
 
 class Terminated(BaseException):
