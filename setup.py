@@ -49,7 +49,10 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["workbench*", "backbones*", "graphs*", "samplers*"]) + RECIPES,
     package_dir={"workbench.recipes": "recipes"},
-    package_data={"workbench": ["**/*.html", "**/*.css", "py.typed"], **{name: ["*.yaml", "*.md"] for name in RECIPES}},
+    package_data={
+        "workbench": ["**/*.html", "**/*.css", "**/*.js", "py.typed"],
+        **{name: ["*.yaml", "*.md"] for name in RECIPES},
+    },
     install_requires=[
         "torch>=2.11",
         "einops>=0.8",

@@ -62,7 +62,7 @@ def frontier(arms: Sequence[Arm], wanted: Frontier, number: int) -> Plot | None:
     caption = f"Bars: 95 % intervals.{along}" + (" Star: held-out text." if real else "")
     name = f"frontier-{number}-{wanted.x}-{wanted.y}"
     legend = tuple(one.label for one in drawn)
-    return Plot(name, f"{y_column.head} against {x_column.head}", caption, svg_of(figure, name), legend)
+    return Plot(name, f"{y_column.head} against {x_column.head}", caption, svg_of(figure, name), legend, SIGNS)
 
 
 def lines(arms: Sequence[Arm], wanted: Frontier) -> list[Line]:
