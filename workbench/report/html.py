@@ -87,7 +87,25 @@ def table_of(table: Table, caption: str, first: str = "run") -> str:
         f'<table class="sortable"><caption>{escape(caption)}</caption>\n'
         f'<thead><tr><th scope="col">{escape(first)}</th>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>'
     )
-    return scrolled(body, caption)
+    return scrolled(body, caption) + _details(table, caption, first)
+
+
+def _details(table: Table, caption: str, first: str) -> str:
+    """What a pointer shows of each figure, for those who have none: intervals, and how it was measured."""
+    rows = "".join(
+        f'<tr><th scope="row">{escape(row.label)}</th><td>{escape(column.line)}</td><td>{escape(cell.text)}</td>'
+        f"<td>{escape(cell.error or cell.detail)}</td></tr>"
+        for row in table.rows
+        for column, cell in zip(table.columns, row.cells, strict=True)
+        if cell.detail or cell.error
+    )
+    if not rows:
+        return ""
+    what = f"{caption}: intervals and methods"
+    head = "".join(f'<th scope="col">{word}</th>' for word in (escape(first), "figure", "value", "how"))
+    body = f"<caption>{escape(what)}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody>"
+    shown = scrolled(f'<table class="settings">{body}</table>', what)
+    return f"<details><summary>intervals and methods</summary>{shown}</details>"
 
 
 def scrolled(body: str, what: str) -> str:
