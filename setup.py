@@ -24,6 +24,9 @@ EXTRAS = {
     "hub": ["datasets>=4", "huggingface-hub>=0.30"],
     # downstream tasks; apart from eval, for the harness brings datasets, evaluate and much else
     "tasks": ["lm-eval>=0.4.9", "datasets>=4"],
+    # loggers beside TensorBoard, off by default
+    "wandb": ["wandb>=0.18"],
+    "mlflow": ["mlflow-skinny>=2.17"],
     "zst": ["zstandard>=0.22"],
 }
 EXTRAS["test"] = [
@@ -49,7 +52,10 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["workbench*", "backbones*", "graphs*", "samplers*"]) + RECIPES,
     package_dir={"workbench.recipes": "recipes"},
-    package_data={"workbench": ["**/*.html", "**/*.css", "py.typed"], **{name: ["*.yaml", "*.md"] for name in RECIPES}},
+    package_data={
+        "workbench": ["**/*.html", "**/*.css", "**/*.js", "py.typed"],
+        **{name: ["*.yaml", "*.md"] for name in RECIPES},
+    },
     install_requires=[
         "torch>=2.11",
         "einops>=0.8",

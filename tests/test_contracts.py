@@ -20,6 +20,7 @@ from workbench.processes.estimators import Estimator, MonteCarlo
 from workbench.processes.objectives import Objective, ScoreEntropy
 from workbench.processes.readouts import Plain, Readout, Scaled
 from workbench.processes.time_draws import TimeDraw, UniformTimes
+from workbench.train.loggers import Logger, TensorBoard
 from workbench.train.optim import AdamW, Optimizer
 from workbench.train.schedules import Schedule, Warmup
 
@@ -175,3 +176,24 @@ def test_a_broken_part_is_told(kind: type[Part], part: type[Part], complaint: st
     kind.register("broken")(part)
     found = problems(part)
     assert any(complaint in problem for problem in found), found
+
+
+class Greedy(TensorBoard):
+    """Keeps nothing of what it is shown for others."""
+
+    def show(self, record):
+        record["values"].clear()
+
+
+class Once(TensorBoard):
+    """Cannot go on with a log that holds something."""
+
+    def open(self, folder, settings, records):
+        assert not records
+        super().open(folder, settings, records)
+
+
+@pytest.mark.parametrize(("cls", "said"), [(Greedy, "changes the records"), (Once, "raises AssertionError")])
+def test_a_faulty_logger_is_found(cls, said):
+    Logger.register("faulty_logger")(cls)
+    assert said in "; ".join(problems(cls) or ())

@@ -19,8 +19,8 @@ DATA, TRAIN, METRICS = "workbench.data", "workbench.train", "workbench.metrics"
 ASSEMBLY = tuple(
     f"workbench.{name}"
     for name in (
-        "recipe", "assemble", "environment", "run", "evaluate", "experiment", "drawing", "check", "judging", "match",
-        "opening", "publish", "solving", "start", "tasks",
+        "recipe", "assemble", "doctor", "environment", "run", "evaluate", "experiment", "drawing", "check", "judging",
+        "match", "opening", "publish", "reproduce", "solving", "start", "tasks",
     )
 )
 ABOVE = tuple(f"workbench.{name}" for name in ("grid", "launch", "report", "study", "audit"))

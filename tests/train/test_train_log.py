@@ -15,6 +15,7 @@ from tests.train.toy import LENGTH, Ticks, trainer
 from workbench.processes.base import BUCKETS
 from workbench.train.base import Evaluator
 from workbench.train.log import Log, curve, flat, read_log
+from workbench.train.loggers import TensorBoard
 from workbench.train.parallel import Parallel
 from workbench.train.progress import Bar, Plain, clock, display
 from workbench.train.window import Window
@@ -64,7 +65,7 @@ def test_a_run_shows_what_it_should_in_tensorboard(tmp_path):
         assert step == shown_step and value == pytest.approx(shown_value, rel=1e-6)
     for file in made.run.tb.iterdir():
         file.unlink()
-    Log(made.run.log, made.run.tb, 10).close()
+    Log(made.run.log, 10, [TensorBoard()]).close()
     assert scalars(made.run.tb)[0]["train/grad_norm"] == shown["train/grad_norm"]
 
 
@@ -99,7 +100,7 @@ def test_a_window_weighs_micro_batches_by_their_tokens():
 
 
 def test_numbers_that_are_not_finite_are_null_and_the_file_stays_json(tmp_path):
-    log = Log(tmp_path / "log.jsonl", None, 0)
+    log = Log(tmp_path / "log.jsonl", 0)
     log.write(1, 0.5, 10, {"a": math.nan, "b": math.inf, "c": 1.0}, {"d": [[math.nan, 1.0]]}, {"t": ["line\u2028two"]})
     log.close()
     (line,) = (tmp_path / "log.jsonl").read_text().splitlines()
@@ -113,7 +114,7 @@ def test_numbers_that_are_not_finite_are_null_and_the_file_stays_json(tmp_path):
 def test_opening_anew_drops_what_was_there(tmp_path):
     path = tmp_path / "log.jsonl"
     for step in (0, 0, 3):
-        log = Log(path, None, step)
+        log = Log(path, step)
         for k in range(1, 6):
             log.write(k, 0.0, 0, {"a": float(k)})
         log.close()

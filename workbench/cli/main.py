@@ -35,13 +35,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("workbench.cli.audit", "what a sampler gets wrong on texts whose law is known"),
     "grid": ("workbench.cli.grid", "run recipes along axes beside a baseline, and compare them"),
     "report": ("workbench.cli.report", "one table and one page for several runs"),
+    "reproduce": ("workbench.cli.reproducing", "make a run again from its folder alone, and compare the figures"),
     "tasks": ("workbench.cli.tasks", "data of downstream tasks made ready; two evaluations compared"),
     "import": ("workbench.cli.importing", "make a run of published weights: the hub's, a file's, a folder's"),
     "export": ("workbench.cli.exporting", "write a run's weights for others, as a Hugging Face folder"),
+    "doctor": ("workbench.cli.doctor", "what this machine offers and lacks, and a run of a few seconds as a test"),
     "quickstart": ("workbench.cli.quickstart", "train a small SEDD and a GPT-2 on real prose and compare them"),
 }
 """Command → (module, one line of help)."""
-EPILOG = "Start with `workbench quickstart`, or `workbench list`. Help on one command: `workbench COMMAND --help`."
+EPILOG = (
+    "Start with `workbench quickstart`, or `workbench list`; `workbench doctor` looks at this machine. "
+    "Help on one command: `workbench COMMAND --help`."
+)
 
 
 class Terminated(BaseException):

@@ -68,20 +68,13 @@ def _kernels(args: argparse.Namespace) -> int:
     if args.more:
         raise WorkbenchError(f"`workbench show kernels` shows all of them; leave out {args.more[0]!r}")
     _plug_in(args)
-    import torch
+    from workbench.doctor import kernels
 
-    from workbench.kernels.dispatch import DISPATCHERS
-    from workbench.train.machine import choose_device, choose_precision
-
-    index.import_parts()
-    device = choose_device("auto")
-    precision, why = choose_precision("auto", device)
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    found = {one.operation: one.survey(device.type, dtype) for one in DISPATCHERS}
+    device, precision, why, found = kernels()
     if args.json:
-        print_json({"device": device.type, "precision": precision, "operations": found})
+        print_json({"device": device, "precision": precision, "operations": found})
         return 0
-    print(f"On {device.type} in {precision} ({why}); a run's log says what it picked.")
+    print(f"On {device} in {precision} ({why}); a run's log says what it picked.")
     rows = [(operation, *row) for operation, candidates in found.items() for row in candidates]
     print_rows(("operation", "kernel", "picked", "why"), rows)
     return 0

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from workbench.metrics.comparison import holm
 from workbench.metrics.statistics import LEVEL, Estimate
 from workbench.metrics.value import Better
-from workbench.report.arms import Arm
+from workbench.report.arms import Arm, names_of
+from workbench.report.collect import Run
 from workbench.report.contrasts import Term, contrast
 from workbench.report.grid_tables import columns_for
-from workbench.report.tables import Cell, Column, Row, Table
+from workbench.report.tables import ASIDE, Cell, Column, Row, Table
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,22 @@ def compared(arms: Sequence[Arm], names: Sequence[str]) -> list[Difference]:
         adjusted = iter(holm([one.p for one in tested if one.p is not None]))
         found += [replace(one, adjusted=next(adjusted)) if one.p is not None else one for one in family]
     return found
+
+
+def beside(runs: Sequence[Run]) -> Table:
+    """What differs in the figures of runs: each against the first, in pairs where they were measured on the same."""
+    arms = [Arm(run.label, {}, i == 0, {(): run}) for i, run in enumerate(runs) if run.results]
+    if len(arms) < 2 or not arms[0].baseline:
+        return Table((), ())
+    names = [name for name in names_of(arms) if name not in ASIDE and _moves(arms, name)]
+    return differences_table(compared(arms, names), arms)
+
+
+def _moves(arms: Sequence[Arm], name: str) -> bool:
+    """Whether a figure differs in more than what the machine made of it: times are told in the main table."""
+    found = [value for arm in arms for value in arm.values(name).values()]
+    timed = any("s" in value.unit.split("/") for value in found)
+    return not timed and len({value.value for value in found}) > 1
 
 
 def differences_table(found: Sequence[Difference], arms: Sequence[Arm]) -> Table:

@@ -67,7 +67,7 @@ def frontier(arms: Sequence[Arm], wanted: Frontier, number: int) -> Plot | None:
     caption += f" Left out, by another judge than the first: {', '.join(strangers)}." if strangers else ""
     name = f"frontier-{number}-{wanted.x}-{wanted.y}"
     legend = tuple(one.label for one in drawn)
-    return Plot(name, f"{y_column.head} against {x_column.head}", caption, svg_of(figure, name), legend)
+    return Plot(name, f"{y_column.head} against {x_column.head}", caption, svg_of(figure, name), legend, SIGNS)
 
 
 def judged_alike(arms: Sequence[Arm], wanted: Frontier) -> tuple[list[Arm], list[str]]:

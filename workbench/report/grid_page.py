@@ -18,10 +18,11 @@ from workbench.core.files import write_text
 from workbench.report import html, latex, markdown
 from workbench.report.arms import Arm, arms_of
 from workbench.report.collect import Run
+from workbench.report.curves import Group, all_plots
 from workbench.report.differences import Difference, compared, differences_table
 from workbench.report.frontiers import SIGNS, frontier
 from workbench.report.grid_tables import arms_table, long_rows
-from workbench.report.plots import Plot, all_plots
+from workbench.report.plots import Plot
 from workbench.report.tables import Table
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 SAMPLED = 12
 """Arms whose samples are shown."""
 CURVES = 8
-"""Trainings whose curves are drawn: more cannot be told apart."""
+"""Lines in a panel of curves: more cannot be told apart."""
 FIGURES = "figures"
 
 
@@ -44,6 +45,8 @@ class GridPage:
     table: Table
     differences: Sequence[Difference]
     plots: Sequence[Plot]
+    curves: Sequence[Plot]
+    groups: Sequence[Group]
     arms: Sequence[Arm]
     axes: Sequence[str]
     failed: Sequence[str]
@@ -59,7 +62,7 @@ def write_page(page: GridPage, out: Path) -> list[Path]:
         "report.md": _markdown(page, date),
         "report.csv": csv_of(page),
         "report.tex": latex.table(page.table, page.title),
-        **{f"{FIGURES}/{plot.name}.svg": plot.svg + "\n" for plot in page.plots},
+        **{f"{FIGURES}/{plot.name}.svg": plot.svg + "\n" for plot in (*page.plots, *page.curves)},
     }
     for name, text in files.items():
         write_text(out / name, text, sync=False)
@@ -73,9 +76,7 @@ def grid_page(planned: Planned, found: Sequence[Standing]) -> GridPage:
     trainings = list({run.hash: run for arm in arms for run in arm.repeats.values()}.values())
     done = sum(one.state == "done" for one in found)
     drawn = (frontier(arms, wanted, number) for number, wanted in enumerate(settings.frontiers))
-    plots = [plot for plot in drawn if plot is not None]
-    if 1 < len(trainings) <= CURVES:
-        plots += all_plots(trainings)
+    groups = groups_of(arms)
     lead = f"{done} of {len(found)} cells measured: {len(arms)} arms"
     lead += f", {len(trainings)} training{'s' * (len(trainings) != 1)}. {settings.note}".rstrip()
     axes = [axis for axis in planned.grid.axes if axis not in settings.over]
@@ -84,12 +85,29 @@ def grid_page(planned: Planned, found: Sequence[Standing]) -> GridPage:
         lead=lead,
         table=arms_table(arms, settings.columns),
         differences=compared(arms, settings.compare),
-        plots=plots,
+        plots=[plot for plot in drawn if plot is not None],
+        curves=all_plots(groups[:CURVES]),
+        groups=groups,
         arms=arms,
         axes=axes,
         failed=[text for arm in arms for text in arm.failed],
         trainings=trainings,
     )
+
+
+def groups_of(arms: Sequence[Arm]) -> list[Group]:
+    """The trainings of arms, their repetitions together; arms that differ only after training share theirs."""
+    found: dict[tuple[str, ...], list[Arm]] = {}
+    for arm in arms:
+        hashes = tuple(dict.fromkeys(run.hash for run in arm.repeats.values()))
+        if hashes:
+            found.setdefault(hashes, []).append(arm)
+    groups = []
+    for hashes, sharing in found.items():
+        runs = {run.hash: run for arm in sharing for run in arm.repeats.values()}
+        more = f" and {len(sharing) - 1} more of the same training" if len(sharing) > 1 else ""
+        groups.append(Group(sharing[0].label + more, tuple(runs[one] for one in hashes)))
+    return groups
 
 
 def _html(page: GridPage, date: str) -> str:
@@ -105,18 +123,27 @@ def _html(page: GridPage, date: str) -> str:
 def html_parts(page: GridPage) -> list[tuple[str, str]]:
     """What a page shows of its figures: (heading, HTML)."""
     shown = [run for arm in page.arms[:SAMPLED] if (run := arm.run) is not None]
-    legends = "".join(html.legend_of(plot.legend) for plot in page.plots if plot.legend)
-    table = differences_table(page.differences, page.arms)
-    parts = [("Figures", html.table_of(page.table) + html.notes_of(page.table))]
-    if table.rows:
-        parts.append(("Differences to the baseline", html.table_of(table) + html.notes_of(table)))
+    gaps = differences_table(page.differences, page.arms)
+    titles = ("Figures of each arm", "Differences to the baseline")
+    parts = [("Figures", html.table_of(page.table, titles[0], "arm") + html.notes_of(page.table))]
+    if gaps.rows:
+        parts.append((titles[1], html.table_of(gaps, titles[1], "arm") + html.notes_of(gaps)))
     if page.plots:
-        parts.append(("Plots", legends + html.panels(page.plots)))
+        parts.append(("Figures against each other", html.panels(page.plots)))
+    if page.curves:
+        told = "".join(f'<p class="quiet">{html.escape(text)}</p>' for text in _left_out(page))
+        legend = html.legend_of([group.label for group in page.groups[:CURVES]])
+        parts.append(("Curves", legend + html.panels(page.curves) + told))
     if page.failed:
         parts.append(("Not measured", html.items(page.failed)))
     if any(run.results and run.results.samples for run in shown):
         parts.append(("Samples", html.samples(shown)))
     return parts
+
+
+def _left_out(page: GridPage) -> list[str]:
+    more = len(page.groups) - CURVES
+    return [f"Curves of the first {CURVES} trainings; {more} more are left out."] if more > 0 else []
 
 
 def _markdown(page: GridPage, date: str) -> str:
@@ -134,10 +161,13 @@ def markdown_parts(page: GridPage, figures: str = FIGURES) -> list[tuple[str, st
     if table.rows:
         parts.append(("Differences to the baseline", _with_notes(table)))
     drawn = []
-    for plot in page.plots:  # the SVG has no words beside its axes, and Markdown no legend
+    for plot in (*page.plots, *page.curves):  # the SVG has no words beside its axes, and Markdown no legend
         told = ", ".join(f"{mark} {label}" for mark, label in zip(itertools.cycle(SIGNS), plot.legend, strict=False))
         text = f"![{plot.title}]({figures}/{plot.name}.svg)\n\n*{plot.title}.* {plot.caption}"
         drawn.append(text + f" Lines in order, markers as drawn: {markdown.line(told)}." * bool(told))
+    if page.curves:
+        names = ", ".join(markdown.line(group.label) for group in page.groups[:CURVES])
+        drawn.append(" ".join([f"Lines of the curves, in order: {names}.", *_left_out(page)]))
     if drawn:
         parts.append(("Plots", "\n\n".join(drawn)))
     if page.failed:

@@ -24,6 +24,8 @@ from workbench.report.tables import (
 NOTHING = "no figures yet"
 NAMED = 3
 """Arms named beside a row of held-out text that is not the same for all."""
+BEST = "★"
+"""Stands before the best figure of a column."""
 FIELDS = ("value", "low", "high", "se", "n", "relation", "unit", "real", SHUFFLED, INDEPENDENT, "error")
 """What the rows for other programs hold of a figure."""
 
@@ -106,7 +108,7 @@ def _starred(rows: Sequence[Row], arms: Sequence[Arm], columns: Sequence[Column]
         for row in cells:
             if row[at].text == texts[best]:
                 detail = "; ".join(text for text in (how, row[at].detail) if text)
-                row[at] = Cell(f"★ {row[at].text}", detail, row[at].error)
+                row[at] = Cell(f"{BEST} {row[at].text}", detail, row[at].error)
     return [Row(row.label, tuple(new), row.real, row.remark) for row, new in zip(rows, cells, strict=True)]
 
 

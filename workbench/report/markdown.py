@@ -8,6 +8,7 @@ from typing import Any
 
 from workbench.report import words
 from workbench.report.collect import Run, differing
+from workbench.report.differences import beside
 from workbench.report.plots import Plot
 from workbench.report.tables import Cell, Table
 
@@ -21,6 +22,10 @@ def document(runs: Sequence[Run], table: Table, plots: Sequence[Plot], folder: s
     if table.columns:
         parts += [table_text(table), "\n".join(f"- {line(note)}" for note in table.notes)]
     parts += [f"{line(row.label)}: {line(row.remark)}." for row in table.rows if row.remark]
+    gaps = beside(runs)
+    if gaps.rows:
+        parts += [f"## Differences to {line(runs[0].label)}", table_text(gaps)]
+        parts.append("\n".join(f"- {line(note)}" for note in gaps.notes))
     if plots:
         parts.append("## Curves")
         parts.append(f"Lines in the order of the table: {', '.join(line(run.label) for run in runs)}.")

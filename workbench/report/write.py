@@ -11,7 +11,9 @@ from typing import Any
 from workbench.core.files import write_json, write_text
 from workbench.report import html, markdown, words
 from workbench.report.collect import Run, collect, differing
-from workbench.report.plots import all_plots, thinned
+from workbench.report.curves import all_plots, alone
+from workbench.report.differences import beside
+from workbench.report.plots import thinned
 from workbench.report.tables import Table, main_table
 
 SCHEMA = 1
@@ -40,7 +42,7 @@ def write_report(run_dirs: Iterable[Path | str], out_dir: Path | str) -> Written
     runs = collect(run_dirs)
     out = Path(out_dir)
     (out / FIGURES).mkdir(parents=True, exist_ok=True)
-    table, plots, date = main_table(runs), all_plots(runs), time.strftime("%Y-%m-%d %H:%M")
+    table, plots, date = main_table(runs), all_plots(alone(runs)), time.strftime("%Y-%m-%d %H:%M")
     written = Written(out / "report.html", out / "report.md", out / "report.json")
     for plot in plots:
         write_text(out / FIGURES / f"{plot.name}.svg", plot.svg + "\n", sync=False)
@@ -63,6 +65,7 @@ def data(runs: Sequence[Run], table: Table, date: str) -> dict[str, Any]:
             "notes": list(table.notes),
         },
         "differing": differing(runs),
+        "differences": [asdict(row) for row in beside(runs).rows],
         "runs": [_run(run) for run in runs],
     }
 

@@ -95,7 +95,8 @@ def write_study(page: StudyPage, out: Path) -> list[Path]:
     files = {"report.html": _html(page, date), "report.md": _markdown(page, date), "claims.json": claims}
     for name, question in page.questions.items():
         files |= {f"{name}.csv": csv_of(question), f"{name}.tex": latex.table(question.table, question.title)}
-        files |= {f"{FIGURES}/{name}/{plot.name}.svg": plot.svg + "\n" for plot in question.plots}
+        plots = (*question.plots, *question.curves)
+        files |= {f"{FIGURES}/{name}/{plot.name}.svg": plot.svg + "\n" for plot in plots}
     for file, text in files.items():
         (out / file).parent.mkdir(parents=True, exist_ok=True)
         write_text(out / file, text, sync=False)
@@ -122,10 +123,8 @@ def _claims(told: Sequence[Told]) -> str:
         f'<td class="quiet">{html.escape(one.verdict.how)}</td></tr>'
         for one in told
     )
-    return (
-        f'<div class="scroll" tabindex="0"><table class="settings claims"><thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{rows}\n</tbody></table></div>"
-    )
+    body = f"<caption>Claims</caption><thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>"
+    return html.scrolled(f'<table class="settings claims">{body}</table>', "Claims")
 
 
 def _markdown(page: StudyPage, date: str) -> str:

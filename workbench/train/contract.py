@@ -1,18 +1,22 @@
-"""What every schedule and optimizer must satisfy: run on any registered part, a plug-in's included.
+"""What every schedule, optimizer and logger must satisfy: run on any registered part, a plug-in's included.
 
 ``CHECKS`` maps a kind to a function from a part's class to a list of problems; none: the contract is met.
 """
 
 from __future__ import annotations
 
+import copy
 import math
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from workbench.core.checks import run_checks
+from workbench.train.loggers import Logger
 from workbench.train.optim import Optimizer, load_state, set_factor, state_tensors
 from workbench.train.schedules import Schedule
 
@@ -25,6 +29,11 @@ def check_schedule(part: type[Schedule]) -> list[str]:
 def check_optimizer(part: type[Optimizer]) -> list[str]:
     """Problems of an optimizer, in words."""
     return run_checks(Optimizer, part, (_holds_each_parameter_once, _resumes))
+
+
+def check_logger(part: type[Logger]) -> list[str]:
+    """Problems of a logger, in words."""
+    return run_checks(Logger, part, (_shows_and_goes_on,))
 
 
 def _factors(schedule: Schedule) -> Iterator[str]:
@@ -97,5 +106,33 @@ def _resumes(part: Optimizer) -> Iterator[str]:
             yield "after load_state it steps otherwise than without a stop"
 
 
-CHECKS: dict[str, Callable[[Any], list[str]]] = {"schedule": check_schedule, "optimizer": check_optimizer}
+def _shows_and_goes_on(logger: Logger) -> Iterator[str]:
+    """It takes records with and without buckets and texts, ends, and is opened again on a longer log."""
+    records: list[dict[str, Any]] = [
+        {"step": 1, "time": 0.0, "values": {"train/a": 1.0, "train/b": None}},
+        {
+            "step": 2,
+            "time": 1.0,
+            "values": {"valid/a": 0.5},
+            "buckets": {"bound": [[1.0, 2.0], [0.0, 0.0]]},
+            "texts": {"valid/texts": ["one\n\ntwo", ""]},
+        },
+    ]
+    before = copy.deepcopy(records)
+    with tempfile.TemporaryDirectory() as folder:
+        for done in range(len(records)):
+            logger.open(Path(folder), {"train": {"steps": 2, "betas": [0.9, 0.99]}}, records[:done])
+            for record in records[done:]:
+                logger.show(record)
+            logger.finish({"train": {"steps": 2}}, {"train/a": 1.0}, 2)
+            logger.close()
+    if records != before:
+        yield "it changes the records that it is shown"
+
+
+CHECKS: dict[str, Callable[[Any], list[str]]] = {
+    "schedule": check_schedule,
+    "optimizer": check_optimizer,
+    "logger": check_logger,
+}
 """Kind → contract check."""

@@ -1,4 +1,4 @@
-"""The log of a run: ``log.jsonl`` first, TensorBoard as a view of it.
+"""The log of a run: ``log.jsonl`` first, TensorBoard and other loggers as views of it.
 
 One JSON object a line::
 
@@ -7,27 +7,25 @@ One JSON object a line::
      "texts": {"samples/text": ["…"]}}
 
 ``step`` counts updates done, ``seconds`` and ``tokens`` go on over interruptions; a bucket's mean is sum / weight, a
-number that is not finite is ``null``. Resuming cuts the file back to the checkpoint's step and makes the view anew,
+number that is not finite is ``null``. Resuming cuts the file back to the checkpoint's step and opens the views anew,
 so that an interrupted run leaves the log of an uninterrupted one (a checkpoint on a signal adds a line at its step).
-No torch is imported here before TensorBoard is asked for: reports read logs with this module.
+No torch is imported here: reports read logs with this module.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import shutil
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.core.files import write_text
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
-FLUSH_SECONDS = 30
+    from workbench.train.loggers import Logger
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -54,13 +52,16 @@ def curve(records: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, fl
 class Log:
     """Writes a run's log. Open it at the step that training goes on from."""
 
-    def __init__(self, path: Path, board: Path | None, step: int) -> None:
-        """Cut ``path`` back to ``step`` (0: start anew); ``board``: TensorBoard's folder, or None for no view."""
+    def __init__(
+        self, path: Path, step: int, views: Iterable[Logger] = (), settings: Mapping[str, Any] | None = None
+    ) -> None:
+        """Cut ``path`` back to ``step`` (0: start anew); ``views``: what else shows it; ``settings``: the run's."""
         kept = [record for record in read_log(path) if step and record["step"] <= step]
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (open for the run's length)
-        self._board = _open_board(board, kept) if board else None
+        self._views, self._settings = list(views), settings or {}
+        self._tell(lambda view: view.open(path.parent, self._settings, kept))
         self.last: dict[str, float] = {}
         for record in kept:
             self.last.update({name: value for name, value in record["values"].items() if value is not None})
@@ -80,7 +81,7 @@ class Log:
         buckets: Mapping[str, Sequence[Sequence[float]]] | None = None,
         texts: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        """Append a record and show it in TensorBoard."""
+        """Append a record and show it in every view."""
         record: dict[str, Any] = {
             "step": step,
             "time": round(time.time(), 3),
@@ -95,19 +96,26 @@ class Log:
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         self.last.update({name: value for name, value in record["values"].items() if value is not None})
-        if self._board:
-            _show(self._board, record)
+        self._tell(lambda view: view.show(record))
 
-    def hparams(self, settings: Mapping[str, Any], step: int) -> None:
-        """Add the run to TensorBoard's table of hyperparameters, with the last value of every figure."""
-        if self._board:
-            show_hparams(Path(self._board.log_dir), settings, self.last, step)
+    def finish(self, step: int) -> None:
+        """Training has come to its end: views show what was set beside the last value of every figure."""
+        self._tell(lambda view: view.finish(self._settings, self.last, step))
 
     def close(self) -> None:
-        """Flush and close both."""
+        """Flush and close all."""
         self._file.close()
-        if self._board:
-            self._board.close()
+        self._tell(lambda view: view.close())
+
+    def _tell(self, act: Callable[[Logger], None]) -> None:
+        """Have every view do something. One that fails is told once and left aside: training goes on without it."""
+        for view in tuple(self._views):
+            try:
+                act(view)
+            except Exception as error:  # a service, a package, a full disk: nothing of it is worth a run
+                self._views.remove(view)
+                told = f"{str(error) or type(error).__name__:.300}; it is left aside, {self._file.name} goes on"
+                print(f"logger {view.type_name}: {told}", file=sys.stderr)
 
 
 class NoLog:
@@ -122,7 +130,7 @@ class NoLog:
     def write(self, *record: Any, **more: Any) -> None:
         """Nothing."""
 
-    def hparams(self, settings: Mapping[str, Any], step: int) -> None:
+    def finish(self, step: int) -> None:
         """Nothing."""
 
     def close(self) -> None:
@@ -140,41 +148,6 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def show_hparams(board: Path, settings: Mapping[str, Any], figures: Mapping[str, float], step: int) -> None:
-    """One row of TensorBoard's HParams: what was set beside what came out (as ``final/…``), in the run's own folder."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(str(board)) as writer:
-        last = {f"final/{name}": value for name, value in figures.items()}
-        writer.add_hparams(flat(settings), last, run_name=".", global_step=step)
-
-
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
-
-def _open_board(folder: Path, records: Sequence[Mapping[str, Any]]) -> SummaryWriter:
-    """A writer on a folder that shows exactly ``records``: what a crash left there may be more, or less."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    shutil.rmtree(folder, ignore_errors=True)
-    board = SummaryWriter(str(folder), flush_secs=FLUSH_SECONDS)
-    for record in records:
-        _show(board, record)
-    return board
-
-
-def _show(board: SummaryWriter, record: Mapping[str, Any]) -> None:
-    step, when = record["step"], record["time"]
-    for name, value in record["values"].items():
-        if value is not None:
-            board.add_scalar(name, value, step, walltime=when)
-    for name, rows in record.get("buckets", {}).items():
-        for index, (total, weight) in enumerate(rows):
-            if weight and total is not None:
-                low, high = index / len(rows), (index + 1) / len(rows)
-                board.add_scalar(f"{name}_by_noise/t_{low:.1f}-{high:.1f}", total / weight, step, walltime=when)
-    for name, texts in record.get("texts", {}).items():
-        # Indented by four: Markdown then shows a model's text as it is.
-        shown = "\n\n---\n\n".join("    " + text.replace("\n", "\n    ") for text in texts)
-        board.add_text(name, shown, step, walltime=when)

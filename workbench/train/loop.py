@@ -56,7 +56,7 @@ class Trainer:
         """Put the network on its device and build what steps it.
 
         ``bytes_per_token``: mean length of a token of the training text, for bits per byte (0: not shown).
-        ``hparams``: the run's settings, nested, for TensorBoard. ``quiet``: show no progress.
+        ``hparams``: the run's settings, nested, for loggers. ``quiet``: show no progress.
 
         Raises:
             WorkbenchError: the device is absent, the batch cannot be cut as asked, or ``best`` names nothing.
@@ -127,8 +127,7 @@ class Trainer:
                     f"Go on with: workbench train --resume {run.path}",
                     self.interrupts.number,
                 )
-            if self.hparams is not None:
-                self.log.hparams(self.hparams, self.step)
+            self.log.finish(self.step)
             return Outcome(self.step, self.seconds, self.tokens, reason, dict(self.log.last))
 
     # --- an update ----------------------------------------------------------------------------------------------
@@ -307,9 +306,9 @@ class Trainer:
         return notes
 
     def _open_log(self) -> Log | NoLog:
-        path = self.run.path
-        board = path / "tb" if self.settings.tensorboard else None
-        return Log(path / "log.jsonl", board, self.step) if self.parallel.lead else NoLog()
+        if not self.parallel.lead:
+            return NoLog()
+        return Log(self.run.path / "log.jsonl", self.step, self.settings.views, self.hparams)
 
     def _mark(self, state: str, **facts: Any) -> None:
         if self.parallel.lead:

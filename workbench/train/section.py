@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from workbench.core.bounds import Count, Natural, NonNegative, Probability
 from workbench.core.errors import Problem
 from workbench.core.part import Section
+from workbench.train.loggers import Logger, TensorBoard
 from workbench.train.optim import Optimizer
 from workbench.train.schedules import Schedule
 
@@ -41,11 +42,14 @@ class Train(Section):
         minutes: stop after this much wall-clock time, interruptions not counted; 0 for never. The schedule still
             goes by steps.
         tensorboard: show the log in TensorBoard.
+        loggers: what else shows the log while it is written; one that fails is left aside, training goes on.
         unigram_start: begin with a head whose bias says the train split's token frequencies, not equal chances; a
             short run need not spend its first hundred updates on finding them.
     """
 
-    immaterial = frozenset({"device", "prefetch", "log_every", "checkpoint_every", "keep", "best", "tensorboard"})
+    immaterial = frozenset(
+        {"device", "prefetch", "log_every", "checkpoint_every", "keep", "best", "tensorboard", "loggers"}
+    )
     usual = {"optimizer": {"type": "adamw"}, "schedule": {"type": "warmup"}}
 
     @classmethod
@@ -90,6 +94,7 @@ class Train(Section):
         skip_nonfinite: Natural = 0,
         minutes: NonNegative = 0.0,
         tensorboard: bool = True,
+        loggers: list[Logger] = (),  # type: ignore[assignment]
         unigram_start: bool = False,
     ) -> None:
         """Keep the settings: `workbench.train.loop.Trainer` reads them."""
@@ -99,7 +104,8 @@ class Train(Section):
         self.precision, self.compile, self.device = precision, compile, device
         self.threads, self.prefetch = threads, prefetch
         self.log_every, self.checkpoint_every, self.keep, self.best = log_every, checkpoint_every, keep, best
-        self.skip_nonfinite, self.minutes, self.tensorboard = skip_nonfinite, minutes, tensorboard
+        self.skip_nonfinite, self.minutes = skip_nonfinite, minutes
+        self.views = (*([TensorBoard()] if tensorboard else ()), *loggers)
         self.unigram_start = unigram_start
 
 
