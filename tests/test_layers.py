@@ -20,7 +20,7 @@ ASSEMBLY = tuple(
     f"workbench.{name}"
     for name in (
         "recipe", "assemble", "environment", "run", "evaluate", "experiment", "drawing", "check", "judging", "match",
-        "opening", "publish", "solving", "start",
+        "nats", "opening", "publish", "sets", "shards", "solving", "start",
     )
 )
 ABOVE = tuple(f"workbench.{name}" for name in ("grid", "launch", "report", "audit", "tasks"))

@@ -26,6 +26,9 @@ from workbench.data.windows import Blocks
 from workbench.metrics.base import Continued, Cost, Drawn, Evaluation, Evidence, HeldOut, Prompts, Texts, needed
 from workbench.metrics.diversity import word_set
 from workbench.metrics.solving import Attempts, Solving
+from workbench.nats import Counter, spread
+from workbench.sets.measuring import on_sets
+from workbench.shards import Shards
 from workbench.solving import attempts_at
 
 EOS = "\n\n"
@@ -38,18 +41,11 @@ def silent(what: str, share: float) -> None:
     """Tell nobody."""
 
 
-def spread(count: int, size: int) -> npt.NDArray[np.int64]:
-    """``count`` of ``size`` block numbers, evenly spread over the split and the same for every run; 0: all."""
-    if count <= 0 or count >= size:
-        return np.arange(size)
-    return np.floor((np.arange(count) + 0.5) * size / count).astype(np.int64)
-
-
 @dataclass(frozen=True)
 class Examiner:
     """Gathers evidence about one model. ``device`` and ``precision`` ("fp32" or "bf16") are the network's.
 
-    Without ``data`` it draws samples and nothing else.
+    Without ``data`` it draws samples and nothing else. ``shards``: where pieces of a likelihood are kept meanwhile.
     """
 
     model: Model
@@ -60,6 +56,7 @@ class Examiner:
     device: torch.device
     precision: str
     cost: Cost = field(default_factory=Cost)
+    shards: Shards = field(default_factory=Shards)
 
     def evidence(self, evaluation: Evaluation, tell: Tell = silent) -> Evidence:
         """What the evaluation's metrics look at, gathered when first asked for. Weights: those in the shell now."""
@@ -74,6 +71,7 @@ class Examiner:
             cost=self.cost,
             judge=evaluation.judge,
             continuations=(lambda: self.continued(prompts, evaluation.batch, tell)) if prompts is not None else None,
+            sets=(lambda: on_sets(self, evaluation, tell)) if evaluation.sets else None,
             attempts=None if (solving := evaluation.solving) is None else (lambda: self.attempted(solving, tell)),
         )
 
@@ -81,24 +79,23 @@ class Examiner:
         """−log p of held-out blocks: exact, or a bound by ``evaluation.draws`` noise draws a block."""
         blocks = self._data().valid
         chosen = spread(evaluation.blocks, len(blocks))
-        bounds = []
-        for piece in _pieces(chosen, evaluation.batch):
-            with self.autocast():
-                bounds.append(
-                    self.model.process.nll(
-                        self.model.shell, blocks[piece], piece, self.rng.child("bound"), evaluation.draws
-                    )
-                )
-            tell("held-out likelihood", min(1.0, sum(len(bound.nats_BK) for bound in bounds) / len(chosen)))
-        parts = {name: np.concatenate([bound.parts[name] for bound in bounds]) for name in bounds[0].parts}
+        bound = self.counter("bound", evaluation).nats(
+            blocks[chosen], chosen, tell=lambda share: tell("held-out likelihood", share)
+        )
         return HeldOut(
-            nats_BK=np.concatenate([bound.nats_BK for bound in bounds]),
+            nats_BK=bound.nats_BK,
             bytes_B=blocks.bytes_of(chosen),
             tokens_BL=blocks[chosen],
-            kind=bounds[0].kind,
-            parts=parts,
+            kind=bound.kind,
+            parts=bound.parts,
             document_B=blocks.document_of(chosen),
         )
+
+    def counter(self, stream: str, evaluation: Evaluation) -> Counter:
+        """What counts nats, with the noise of ``stream``."""
+        place = f"{self.device.type}, {self.precision}"
+        rng = self.rng.child(stream)
+        return Counter(self.model, rng, evaluation.draws, evaluation.batch, self.autocast, place, self.shards)
 
     def drawn(self, count: int, batch: int, tell: Tell = silent) -> Drawn:
         """``count`` unconditional samples, ``batch`` at a time; sequence i gets the numbers of sequence i."""
@@ -215,7 +212,3 @@ def cost_of(log: Sequence[Mapping[str, Any]], model: Model, device: str) -> Cost
         parameters_non_embedding=size.non_embedding,
         device=device,
     )
-
-
-def _pieces(numbers: npt.NDArray[np.int64], size: int) -> list[npt.NDArray[np.int64]]:
-    return [numbers[start : start + size] for start in range(0, len(numbers), size)]

@@ -11,6 +11,7 @@ from workbench.core.errors import Problem, WorkbenchError
 from workbench.core.part import Part, Section
 from workbench.metrics.evidence import Continued, Cost, Drawn, Evidence, HeldOut, MissingEvidence, Texts
 from workbench.metrics.judge import Judge
+from workbench.metrics.sets import EvalSet, Protocol
 from workbench.metrics.solving import Solving
 from workbench.metrics.value import Better, Value
 
@@ -27,7 +28,8 @@ class Metric(Part, ABC, kind="metric"):
     """A figure, or a family of figures, of a trained model.
 
     ``better``: which way is better, where that can be said. ``needs``: the entries of `Evidence` it reads. One that
-    reads ``continuations`` gives each of its columns once for every kind of prompt, named ``<column>_<prompt>``.
+    reads ``continuations`` gives each of its columns once for every kind of prompt, named ``<column>_<prompt>``; one
+    that reads ``sets``, for every set, named ``<column>_<set>_<protocol>``.
     """
 
     better: ClassVar[Better] = "neither"
@@ -99,6 +101,7 @@ REMEDIES: Mapping[str, tuple[str, str, str]] = {
     "judge": ("judge", "asks a judge and there is none", "judge: smollm2, say"),
     "continuations": ("prompts", "measures what is made of prompts and there are none", "prompts: {}"),
     "attempts": ("solving", "measures attempts at puzzles and none are made", "solving: {}"),
+    "sets": ("sets", "measures evaluation sets and there are none", "sets: {lambada: {type: lambada, path: FILE}}"),
 }
 """Entry of the evidence → the setting that gathers it, what a metric does with it, what to set."""
 
@@ -116,9 +119,14 @@ class Evaluation(Section):
         judge: a language model that reads the samples; metrics that ask one say so.
         prompts: held-out text to be continued, for metrics of conditional generation.
         solving: how held-out puzzles are attempted, on a corpus that has a checker.
+        sets: evaluation sets whose likelihood is measured, by a name of your choice.
+        protocol: how their rows become blocks, and which tokens count; stated wherever there are sets.
+        tokens: of each set, in blocks evenly spread over it; 0 takes all of them.
     """
 
-    neutral: ClassVar[Mapping[str, Any]] = {"judge": None, "prompts": None, "solving": None}
+    neutral: ClassVar[Mapping[str, Any]] = {
+        "judge": None, "prompts": None, "solving": None, "sets": None, "protocol": None, "tokens": 0,
+    }  # fmt: skip
     usual: ClassVar[Mapping[str, Any]] = {
         "metrics": [{"type": "bits_per_byte"}, {"type": "unigram_bits_per_byte"}],
     }
@@ -134,9 +142,13 @@ class Evaluation(Section):
         judge: Judge | None = None,
         prompts: Prompts | None = None,
         solving: Solving | None = None,
+        sets: dict[str, EvalSet] | None = None,
+        protocol: Protocol | None = None,
+        tokens: Natural = 0,
     ) -> None:
         """Keep the settings."""
         self.metrics, self.judge, self.prompts, self.solving = metrics, judge, prompts, solving
+        self.sets, self.protocol, self.tokens = sets, protocol, tokens
         self.blocks, self.draws, self.samples, self.batch, self.every = blocks, draws, samples, batch, every
 
     @classmethod
@@ -148,6 +160,9 @@ class Evaluation(Section):
             if asking and not node.settings[setting]:
                 path = f"{node.path}.{setting}" if node.path else setting
                 yield Problem(path, f"{asking[0].type_name} {does}; set {remedy}")
+        if node.settings["sets"] and node.settings["protocol"] is None:
+            path = f"{node.path}.protocol" if node.path else "protocol"
+            yield Problem(path, "figures on sets say by which protocol they were measured; set protocol: sedd, say")
 
 
 def needed(metrics: Iterable[Metric]) -> frozenset[str]:

@@ -21,6 +21,10 @@ def paired(a: Value, b: Value, *, resamples: int = RESAMPLES, seed: int = 0) -> 
     """
     if a.units is None or b.units is None:
         raise WorkbenchError(f"{a.name}: its results keep no units; evaluate both runs again on the same text")
+    protocols = [value.units.key.rpartition(":")[0] for value in (a, b) if value.units is not None]
+    if protocols[0] != protocols[1]:
+        how = " and ".join(protocol or "none" for protocol in protocols)
+        raise WorkbenchError(f"{a.name} and {b.name} were measured by two protocols ({how}), which are never compared")
     if a.units.key != b.units.key or len(a.units.values) != len(b.units.values):
         raise WorkbenchError(f"{a.name} and {b.name} are of other units (prompts, blocks); evaluate both on the same")
     pairs = []

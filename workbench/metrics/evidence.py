@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from workbench.core.errors import WorkbenchError
 from workbench.metrics.judge import Judge
+from workbench.metrics.sets import OnSet
 from workbench.metrics.solving import Attempts
 
 T = TypeVar("T")
@@ -150,7 +151,8 @@ class Evidence:
 
     ``bound``: likelihood of held-out blocks. ``samples``: drawn texts. ``real``: held-out texts, as many and
     as long as the samples. ``unigram``: token counts [V] of the train split. ``known_words``: the train
-    split's words (`diversity.word_set`). ``cost``: training's records. ``attempts``: at held-out puzzles.
+    split's words (`diversity.word_set`). ``cost``: training's records. ``attempts``: at held-out puzzles. ``sets``: the
+    likelihood of evaluation sets, by their names.
     """
 
     def __init__(
@@ -165,6 +167,7 @@ class Evidence:
         judge: Judge | None = None,
         continuations: Mapping[str, Continued] | Callable[[], Mapping[str, Continued]] | None = None,
         attempts: Attempts | Callable[[], Attempts] | None = None,
+        sets: Mapping[str, OnSet] | Callable[[], Mapping[str, OnSet]] | None = None,
     ) -> None:
         """What is left out raises `MissingEvidence` when asked for."""
         self._bound = _Lazy[HeldOut]("bound", bound)
@@ -175,6 +178,7 @@ class Evidence:
         self._cost = _Lazy[Cost]("cost", cost)
         self._judge = _Lazy[Judge]("judge", judge)
         self._attempts = _Lazy[Attempts]("attempts", attempts)
+        self._sets = _Lazy[Mapping[str, OnSet]]("sets", sets)
         self._continuations = _Lazy[Mapping[str, Continued]]("continuations", continuations)
 
     @property
@@ -221,3 +225,8 @@ class Evidence:
     def continuations(self) -> Mapping[str, Continued]:
         """What was made of prompts, by the prompts' name."""
         return self._continuations.get()
+
+    @property
+    def sets(self) -> Mapping[str, OnSet]:
+        """Likelihood of evaluation sets, by their names."""
+        return self._sets.get()
