@@ -20,7 +20,7 @@ ASSEMBLY = tuple(
     f"workbench.{name}"
     for name in (
         "recipe", "assemble", "doctor", "environment", "run", "evaluate", "experiment", "drawing", "check", "judging",
-        "match", "opening", "publish", "reproduce", "solving", "start", "tasks",
+        "match", "nats", "opening", "publish", "reproduce", "sets", "shards", "solving", "start", "tasks",
     )
 )
 ABOVE = tuple(f"workbench.{name}" for name in ("grid", "launch", "report", "study", "audit"))

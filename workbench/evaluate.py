@@ -31,6 +31,9 @@ from workbench.metrics.diversity import word_set
 from workbench.metrics.solving import Attempts, Solving
 from workbench.metrics.timing import Timed, Timing
 from workbench.metrics.value import INDEPENDENT, SHUFFLED
+from workbench.nats import Counter, spread
+from workbench.sets.measuring import on_sets
+from workbench.shards import Shards
 from workbench.solving import attempts_at
 
 EOS = "\n\n"
@@ -43,18 +46,12 @@ def silent(what: str, share: float) -> None:
     """Tell nobody."""
 
 
-def spread(count: int, size: int) -> npt.NDArray[np.int64]:
-    """``count`` of ``size`` block numbers, evenly spread over the split and the same for every run; 0: all."""
-    if count <= 0 or count >= size:
-        return np.arange(size)
-    return np.floor((np.arange(count) + 0.5) * size / count).astype(np.int64)
-
-
 @dataclass(frozen=True)
 class Examiner:
     """Gathers evidence about one model. ``device`` and ``precision`` ("fp32" or "bf16") are the network's.
 
-    Without ``data`` it draws samples and nothing else. ``ask``: who asks downstream tasks.
+    Without ``data`` it draws samples and nothing else. ``ask``: who asks downstream tasks; ``shards``: where pieces of
+    a likelihood are kept meanwhile.
     """
 
     model: Model
@@ -66,6 +63,7 @@ class Examiner:
     precision: str
     cost: Cost = field(default_factory=Cost)
     ask: Callable[[Asking], Mapping[str, Answered]] | None = None
+    shards: Shards = field(default_factory=Shards)
 
     def evidence(self, evaluation: Evaluation, tell: Tell = silent) -> Evidence:
         """What the evaluation's metrics look at, gathered when first asked for. Weights: those in the shell now."""
@@ -82,6 +80,7 @@ class Examiner:
             judge=evaluation.judge,
             continuations=(lambda: self.continued(prompts, evaluation.batch, tell)) if prompts is not None else None,
             prompts=tuple(prompts.ends()) if prompts is not None else (),
+            sets=(lambda: on_sets(self, evaluation, tell)) if evaluation.sets else None,
             attempts=None if (solving := evaluation.solving) is None else (lambda: self.attempted(solving, tell)),
             answers=None if (asking := evaluation.asking) is None or self.ask is None else partial(self.ask, asking),
             timings=None if (timing := evaluation.timing) is None else (lambda: self.timed(timing, tell)),
@@ -91,24 +90,23 @@ class Examiner:
         """−log p of held-out blocks: exact, or a bound by ``evaluation.draws`` noise draws a block."""
         blocks = self._data().valid
         chosen = spread(evaluation.blocks, len(blocks))
-        bounds = []
-        for piece in _pieces(chosen, evaluation.batch):
-            with self.autocast():
-                bounds.append(
-                    self.model.process.nll(
-                        self.model.shell, blocks[piece], piece, self.rng.child("bound"), evaluation.draws
-                    )
-                )
-            tell("held-out likelihood", min(1.0, sum(len(bound.nats_BK) for bound in bounds) / len(chosen)))
-        parts = {name: np.concatenate([bound.parts[name] for bound in bounds]) for name in bounds[0].parts}
+        bound = self.counter("bound", evaluation).nats(
+            blocks[chosen], chosen, tell=lambda share: tell("held-out likelihood", share)
+        )
         return HeldOut(
-            nats_BK=np.concatenate([bound.nats_BK for bound in bounds]),
+            nats_BK=bound.nats_BK,
             bytes_B=blocks.bytes_of(chosen),
             tokens_BL=blocks[chosen],
-            kind=bounds[0].kind,
-            parts=parts,
+            kind=bound.kind,
+            parts=bound.parts,
             document_B=blocks.document_of(chosen),
         )
+
+    def counter(self, stream: str, evaluation: Evaluation) -> Counter:
+        """What counts nats, with the noise of ``stream``."""
+        place = f"{self.device.type}, {self.precision}"
+        rng = self.rng.child(stream)
+        return Counter(self.model, rng, evaluation.draws, evaluation.batch, self.autocast, place, self.shards)
 
     def drawn(self, count: int, batch: int, tell: Tell = silent) -> Drawn:
         """``count`` unconditional samples, ``batch`` at a time; sequence i gets the numbers of sequence i."""
@@ -249,7 +247,3 @@ def cost_of(log: Sequence[Mapping[str, Any]], model: Model, device: str) -> Cost
         parameters_non_embedding=size.non_embedding,
         device=device,
     )
-
-
-def _pieces(numbers: npt.NDArray[np.int64], size: int) -> list[npt.NDArray[np.int64]]:
-    return [numbers[start : start + size] for start in range(0, len(numbers), size)]

@@ -26,6 +26,7 @@ from workbench.metrics.results import Results
 from workbench.metrics.value import Value
 from workbench.opening import load_trained, reopen
 from workbench.run import RunError, RunFolder
+from workbench.shards import forget
 from workbench.start import NOTE, note, parent_run, put
 from workbench.train.base import Evaluator
 from workbench.train.loop import Trainer
@@ -216,9 +217,16 @@ def evaluate(
     results = examine(run, resolved, cache, tell, packing)
     with run.locked():
         write_json(run.results, results.as_data())
+        forget_shards(run, results)
         if run.finished:  # a look at a run that is still to be trained on does not end it
             run.mark("evaluated", step=results.provenance["step"])
     return results
+
+
+def forget_shards(run: RunFolder, results: Results) -> None:
+    """Remove the pieces of a finished evaluation; where a cell failed they stay, for the evaluation that mends it."""
+    if not any(value.error for value in results.values):
+        forget(run.shards)
 
 
 def examine(

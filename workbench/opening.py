@@ -18,9 +18,13 @@ from workbench.evaluate import Examiner, cost_of
 from workbench.metrics.asking import Answered, Asking
 from workbench.recipe import load
 from workbench.run import RunFolder
+from workbench.shards import Shards
 from workbench.train.checkpoint import load_weights
 from workbench.train.log import read_log
 from workbench.train.machine import choose_device, choose_precision, settle
+
+KEPT_FOR = ("backbone", "process")
+"""What of a recipe moves a likelihood, beside the weights: the shards of another are not taken up."""
 
 
 def reopen(path: Path | str, overrides: Iterable[str] = ()) -> tuple[RunFolder, Resolved]:
@@ -59,6 +63,7 @@ class Opened:
             self.precision,
             cost_of(read_log(self.run.log), self.model, f"{self.device}, {self.precision}"),
             self._asked,
+            Shards(self.run.shards, self.model.shell, {name: self.resolved.data[name] for name in KEPT_FOR}),
         )
 
     def _asked(self, asking: Asking) -> Mapping[str, Answered]:

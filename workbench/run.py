@@ -56,6 +56,7 @@ class RunFolder:
         self.ckpt = self.path / "ckpt"
         self.results = self.path / "results.json"
         self.measured = self.path / "measured"
+        self.shards = self.path / "shards"
         self.status = self.path / "status"
 
     @classmethod

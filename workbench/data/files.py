@@ -22,6 +22,8 @@ BLOCK = 1 << 20
 PACKED_BLOCK = 1 << 16
 """Compressed bytes unpacked at once: little, because text may be a thousand times longer."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+TWICE = ("â€", "Ã©", "Â\xa0")
+"""What UTF-8 looks like that was taken for Latin-1 and encoded again."""
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,9 @@ def measure(run: RunFolder, cell: Cell, cache: Path | None, tell: Tell = silent)
     out = run.measured / f"{cell.resolved.measured}.json"
     with only_writer(out.with_suffix(".lock"), out):
         if run.figures(cell.resolved.measured) is None:
-            write_json(out, experiment.examine(run, cell.resolved, cache, tell).as_data())
+            results = experiment.examine(run, cell.resolved, cache, tell)
+            write_json(out, results.as_data())
+            experiment.forget_shards(run, results)
 
 
 def run_of(cell: Cell, places: Places) -> RunFolder | None:

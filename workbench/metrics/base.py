@@ -12,6 +12,7 @@ from workbench.core.part import Part, Section
 from workbench.metrics.asking import Asking
 from workbench.metrics.evidence import Continued, Cost, Drawn, Evidence, HeldOut, MissingEvidence, Texts
 from workbench.metrics.judge import Judge
+from workbench.metrics.sets import EvalSet, Protocol
 from workbench.metrics.solving import Solving
 from workbench.metrics.timing import Timing
 from workbench.metrics.value import Better, Value
@@ -30,7 +31,8 @@ class Metric(Part, ABC, kind="metric"):
 
     ``better``: which way is better, where that can be said. ``needs``: the entries of `Evidence` it reads. One that
     reads ``continuations`` gives each of its columns once for every kind of prompt, named ``<column>_<prompt>``; one
-    that reads ``timings`` once for every size of batch, ``<column>_b<batch>``; one of ``answers`` once for every task.
+    that reads ``timings`` once for every size of batch, ``<column>_b<batch>``; one of ``answers`` once for every task;
+    one of ``sets`` for every set, named ``<column>_<set>_<protocol>``.
     """
 
     better: ClassVar[Better] = "neither"
@@ -104,6 +106,7 @@ REMEDIES: Mapping[str, tuple[str, str, str]] = {
     "attempts": ("solving", "measures attempts at puzzles and none are made", "solving: {}"),
     "timings": ("timing", "measures timed draws and none are made", "timing: {}"),
     "answers": ("asking", "measures downstream tasks and none are asked", "asking: {tasks: [my_task]}"),
+    "sets": ("sets", "measures evaluation sets and there are none", "sets: {lambada: {type: lambada, path: FILE}}"),
 }
 """Entry of the evidence → the setting that gathers it, what a metric does with it, what to set."""
 
@@ -123,9 +126,14 @@ class Evaluation(Section):
         solving: how held-out puzzles are attempted, on a corpus that has a checker.
         timing: draws that are timed alone, for latency.
         asking: downstream tasks that are asked.
+        sets: evaluation sets whose likelihood is measured, by a name of your choice.
+        protocol: how their rows become blocks, and which tokens count; stated wherever there are sets.
+        tokens: of each set, in blocks evenly spread over it; 0 takes all of them.
     """
 
-    neutral: ClassVar[Mapping[str, Any]] = dict.fromkeys(("judge", "prompts", "solving", "timing", "asking"))
+    neutral: ClassVar[Mapping[str, Any]] = {
+        **dict.fromkeys(("judge", "prompts", "solving", "timing", "asking", "sets", "protocol")), "tokens": 0,
+    }  # fmt: skip
     usual: ClassVar[Mapping[str, Any]] = {
         "metrics": [{"type": "bits_per_byte"}, {"type": "unigram_bits_per_byte"}],
     }
@@ -143,10 +151,14 @@ class Evaluation(Section):
         solving: Solving | None = None,
         timing: Timing | None = None,
         asking: Asking | None = None,
+        sets: dict[str, EvalSet] | None = None,
+        protocol: Protocol | None = None,
+        tokens: Natural = 0,
     ) -> None:
         """Keep the settings."""
         self.timing, self.asking = timing, asking
         self.metrics, self.judge, self.prompts, self.solving = metrics, judge, prompts, solving
+        self.sets, self.protocol, self.tokens = sets, protocol, tokens
         self.blocks, self.draws, self.samples, self.batch, self.every = blocks, draws, samples, batch, every
 
     @classmethod
@@ -158,6 +170,9 @@ class Evaluation(Section):
             if asking and not node.settings[setting]:
                 path = f"{node.path}.{setting}" if node.path else setting
                 yield Problem(path, f"{asking[0].type_name} {does}; set {remedy}")
+        if node.settings["sets"] and node.settings["protocol"] is None:
+            path = f"{node.path}.protocol" if node.path else "protocol"
+            yield Problem(path, "figures on sets say by which protocol they were measured; set protocol: sedd, say")
 
 
 def needed(metrics: Iterable[Metric]) -> frozenset[str]:

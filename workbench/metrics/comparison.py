@@ -56,7 +56,12 @@ def contrasted(
     for one in units:
         if one is None:
             raise WorkbenchError(f"{names}: its results keep no units; evaluate both runs again on the same text")
-        if units[0] is None or one.key != units[0].key or len(one.values) != len(units[0].values):
+        first = units[0]
+        if first is None or one.key != first.key or len(one.values) != len(first.values):
+            protocols = [key.rpartition(":")[0] or "none" for key in (one.key, first.key if first else "")]
+            if protocols[0] != protocols[1]:
+                how = " and ".join(protocols)
+                raise WorkbenchError(f"{names} were measured by two protocols ({how}), which are never compared")
             raise WorkbenchError(f"{names} are of other units (prompts, blocks); evaluate both on the same")
         columns.append((np.asarray(one.values), np.asarray(one.weights or np.ones(len(one.values)))))
     return contrast_bootstrap(columns, coefficients, log=log, resamples=resamples, seed=seed)

@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from workbench.core.checks import run_checks
+from workbench.core.errors import WorkbenchError
 from workbench.metrics.asking import Answered
 from workbench.metrics.base import Continued, Cost, Drawn, Evidence, HeldOut, Metric, Texts, needed
 from workbench.metrics.judge import Judge, Passage, Reading
+from workbench.metrics.sets import EvalSet, OnSet, Protocol
 from workbench.metrics.solving import Attempts, Strategy
 from workbench.metrics.timing import Timed
 from workbench.metrics.value import INDEPENDENT, SHUFFLED, Value
@@ -22,7 +24,7 @@ from workbench.metrics.value import INDEPENDENT, SHUFFLED, Value
 ENTRIES = frozenset(
     {
         "bound", "samples", "real", "calibration", "unigram", "known_words", "cost", "judge", "continuations",
-        "attempts", "timings", "answers",
+        "attempts", "timings", "answers", "sets",
     }
 )
 """The entries of `Evidence`."""
@@ -78,11 +80,21 @@ def example_evidence(only: frozenset[str] = ENTRIES) -> Evidence:
         ),
         "timings": [Timed(1, 16, [0.2, 0.21, 0.19], 16.0), Timed(8, 16, [0.5, 0.7, 0.6], 16.0)],
         "answers": {task: Answered([1.0, 0.0, 1.0, 1.0], list("abcd")) for task in ("piqa", "arc")},
+        "sets": {"lambada": _example_set(held, rng), "ptb": OnSet("sedd", error="cut off")},
         "cost": Cost([100.0, 110.0, 120.0], 60.0, 6600, 1000, 800, "cpu"),
         "judge": ByLetter(),
         "continuations": {name: _example_prompts(given, rng) for name, given in (("k1", 1), ("k4", 4))},
     }
     return Evidence(**{name: entry for name, entry in entries.items() if name in only})  # type: ignore[arg-type]
+
+
+def _example_set(tokens_BL: npt.NDArray[np.int64], rng: np.random.Generator) -> OnSet:
+    """A bound on 20 blocks of 10 documents."""
+    blocks, length = tokens_BL.shape
+    held = HeldOut(
+        rng.gamma(20, 2, (blocks, 3)), np.full(blocks, 40), tokens_BL, "upper", document_B=np.arange(blocks) // 2
+    )
+    return OnSet("sedd", "packed", held, np.full(blocks, length), "a set", "", blocks, blocks * length, 0, 10)
 
 
 def _example_prompts(before: int, rng: np.random.Generator) -> Continued:
@@ -121,6 +133,8 @@ def check_metric(part: type[Metric]) -> list[str]:
         due = [f"{name}_{task}" for task in evidence.answers for name in due]
     if "timings" in metric.needs:
         due = [f"{name}_b{timed.batch}" for timed in evidence.timings for name in due]
+    if "sets" in metric.needs:
+        due = [f"{name}_{label}_{one.protocol}" for label, one in evidence.sets.items() for name in due]
     try:
         values = metric(evidence)
         again = metric(example_evidence(needed([metric])))
@@ -150,6 +164,61 @@ def _value(value: Value) -> Iterator[str]:
             yield f"its units give {mean:g}, it is {value.value:g}"
     if Value.from_data(json.loads(json.dumps(value.as_data(), allow_nan=False))) != value:
         yield "does not survive JSON"
+
+
+def check_eval_set(part: type[EvalSet]) -> list[str]:
+    """Problems of an evaluation set whose example can be read, in words; absent files are to be said in words."""
+    return run_checks(EvalSet, part, (_reads,))
+
+
+def _reads(one: EvalSet) -> Iterator[str]:
+    try:
+        rows, again = one.rows("sedd"), one.rows("sedd")
+    except WorkbenchError:  # its example's files are absent, and it says so
+        return
+    if not any(rows.texts):
+        yield "holds no text"
+    if len(rows.group_N) != len(rows.texts):
+        yield f"{len(rows.texts)} rows, and groups of {len(rows.group_N)}"
+    if not rows.source:
+        yield "does not say what was read"
+    if list(again.texts) != list(rows.texts):
+        yield "gives other rows when read again"
+
+
+def check_protocol(part: type[Protocol]) -> list[str]:
+    """Problems of a protocol, in words."""
+    return run_checks(Protocol, part, (_cuts,))
+
+
+def _cuts(protocol: Protocol) -> Iterator[str]:
+    """Blocks of one length, of the stream's tokens and ends alone, each of which counts once at most."""
+    lots = np.random.default_rng(0)
+    rows = [lots.integers(0, 50, size) for size in lots.integers(0, 40, 60)]
+    stream = np.concatenate([np.append(row, 50) for row in rows])
+    cut = protocol.cut(rows, 50, 16)
+    blocks, width = cut.tokens_NT.shape
+    if cut.stream != len(stream):
+        yield f"a stream of {cut.stream} tokens, of rows and ends that are {len(stream)}"
+    if not protocol.about:
+        yield "says nothing of itself (`about`)"
+    if not (len(cut.told_N) == len(cut.start_N) == blocks) or np.any((cut.told_N < 0) | (cut.told_N >= width)):
+        yield "tells as many tokens as a block has, or not of every block"
+        return
+    seen = np.zeros(len(stream), dtype=np.int64)
+    starts = [*cut.start_N.tolist(), len(stream)]
+    for row, told, start, end in zip(cut.tokens_NT, cut.told_N.tolist(), starts[:-1], starts[1:], strict=True):
+        counted = row[told:]
+        here = min(len(counted), end - start)
+        same = int(np.argmin(np.append(counted[:here] == stream[start : start + here], False)))
+        seen[start : start + same] += 1
+        if np.any(counted[same:] != 50):
+            yield "a block does not count what stands in the stream at its start"
+            return
+    if seen.max() > 1:
+        yield "counts a token twice"
+    if int((seen == 0).sum()) > cut.dropped:
+        yield f"{int((seen == 0).sum())} tokens are in no block, and {cut.dropped} are said to be dropped"
 
 
 def check_judge(part: type[Judge]) -> list[str]:
@@ -211,5 +280,8 @@ def _frees(strategy: Strategy) -> Iterator[str]:
         yield "keeps positions between others, and does not declare `anywhere`"
 
 
-CHECKS: dict[str, Callable[..., list[str]]] = {"metric": check_metric, "judge": check_judge, "strategy": check_strategy}
+CHECKS: dict[str, Callable[..., list[str]]] = {
+    "metric": check_metric, "judge": check_judge, "strategy": check_strategy,
+    "eval_set": check_eval_set, "protocol": check_protocol,
+}  # fmt: skip
 """Kind → contract check."""

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from workbench.core.errors import WorkbenchError
 from workbench.metrics.asking import Answered
 from workbench.metrics.judge import Judge
+from workbench.metrics.sets import OnSet
 from workbench.metrics.solving import Attempts
 from workbench.metrics.timing import Timed
 
@@ -155,7 +156,7 @@ class Evidence:
     as long as the samples; ``calibration``: what no model wrote, made of them, by name (`value.SHUFFLED`); nothing
     where it is left out. ``unigram``: token counts [V] of the train split. ``known_words``: the train split's words
     (`diversity.word_set`). ``cost``: training's records. ``attempts``: at held-out puzzles. ``timings``: draws timed
-    alone, by size of the batch. ``answers``: to downstream tasks.
+    alone, by size of the batch. ``answers``: to downstream tasks. ``sets``: the likelihood of evaluation sets.
     """
 
     def __init__(
@@ -174,6 +175,7 @@ class Evidence:
         timings: Sequence[Timed] | Callable[[], Sequence[Timed]] | None = None,
         answers: Mapping[str, Answered] | Callable[[], Mapping[str, Answered]] | None = None,
         prompts: Sequence[str] = (),
+        sets: Mapping[str, OnSet] | Callable[[], Mapping[str, OnSet]] | None = None,
     ) -> None:
         """What is left out raises `MissingEvidence` when asked for. ``prompts``: names of the continuations."""
         self.prompts = tuple(prompts)
@@ -188,6 +190,7 @@ class Evidence:
         self._attempts = _Lazy[Attempts]("attempts", attempts)
         self._answers = _Lazy[Mapping[str, Answered]]("answers", answers)
         self._timings = _Lazy[Sequence[Timed]]("timings", timings)
+        self._sets = _Lazy[Mapping[str, OnSet]]("sets", sets)
         self._continuations = _Lazy[Mapping[str, Continued]]("continuations", continuations)
 
     @property
@@ -249,3 +252,8 @@ class Evidence:
     def continuations(self) -> Mapping[str, Continued]:
         """What was made of prompts, by the prompts' name."""
         return self._continuations.get()
+
+    @property
+    def sets(self) -> Mapping[str, OnSet]:
+        """Likelihood of evaluation sets, by their names."""
+        return self._sets.get()

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from workbench.core.errors import WorkbenchError
+from workbench.data.files import TWICE
 
 Doc = dict[str, Any]
-TWICE = ("â€", "Ã©", "Â\xa0")
-"""What UTF-8 looks like that was taken for Latin-1 and encoded again."""
 
 
 class Format:

@@ -1,0 +1,1 @@
+"""Evaluation sets: their files, their detokenisers, and how their likelihood is measured."""
