@@ -1,4 +1,4 @@
-"""What every schedule and optimizer must satisfy: run on any registered part, a plug-in's included.
+"""What schedules, optimizers and ways to share a training must satisfy: run on any registered part, a plug-in's too.
 
 ``CHECKS`` maps a kind to a function from a part's class to a list of problems; none: the contract is met.
 """
@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from workbench.core.checks import run_checks
+from workbench.processes.base import Shell
+from workbench.train.ema import Ema
 from workbench.train.optim import Optimizer, load_state, set_factor, state_tensors
+from workbench.train.parallel import Parallel
 from workbench.train.schedules import Schedule
+from workbench.train.sharing import Sharing
 
 
 def check_schedule(part: type[Schedule]) -> list[str]:
@@ -25,6 +29,11 @@ def check_schedule(part: type[Schedule]) -> list[str]:
 def check_optimizer(part: type[Optimizer]) -> list[str]:
     """Problems of an optimizer, in words."""
     return run_checks(Optimizer, part, (_holds_each_parameter_once, _resumes))
+
+
+def check_sharing(part: type[Sharing]) -> list[str]:
+    """Problems of a way to share a training, in words."""
+    return run_checks(Sharing, part, (_nothing_alone, _rows_suffice))
 
 
 def _factors(schedule: Schedule) -> Iterator[str]:
@@ -97,5 +106,42 @@ def _resumes(part: Optimizer) -> Iterator[str]:
             yield "after load_state it steps otherwise than without a stop"
 
 
-CHECKS: dict[str, Callable[[Any], list[str]]] = {"schedule": check_schedule, "optimizer": check_optimizer}
+def _nothing_alone(part: Sharing) -> Iterator[str]:
+    """One process trains the network itself, and looks at it with its averages in place."""
+    with torch.random.fork_rng(devices=[]):
+        shell, x_BL = Shell(_Net()), torch.arange(14).reshape(2, 7) % 7
+        before = shell(_features, x_BL)
+        shared = part.wrap(shell, torch.device("cpu"), Parallel())
+        with shared.quiet(last=False):
+            if not torch.equal(shared.model(_features, x_BL), before):
+                yield "alone, its model gives other numbers than the network"
+        ema = Ema(shared.shell.net, 0.5)
+        with torch.no_grad():
+            shared.shell.net.get_parameter("norm.bias").add_(1)
+        with shared.looking(ema) as shown:
+            if shown is None or shown.training or not torch.equal(shown(_features, x_BL), before):
+                yield "alone, what is looked at are not the averages in evaluation mode"
+        if not shared.shell.training or torch.equal(shared.model(_features, x_BL), before):
+            yield "the weights do not come back after a look at the averages"
+
+
+def _features(net: nn.Module, x_BL: torch.Tensor) -> torch.Tensor:
+    return cast("torch.Tensor", net(x_BL))
+
+
+def _rows_suffice(part: Sharing) -> Iterator[str]:
+    """All rows are held by somebody, and one process holds all."""
+    for rows in (1, 3, 8):
+        held = [part.rows(rows, processes) for processes in (1, 2, 3, 16)]
+        if held[0] != rows or any(not 0 < n <= rows for n in held) or held[1] * 2 < rows or held[2] * 3 < rows:
+            yield f"of {rows} rows 1, 2, 3 and 16 processes hold {held}"
+    if part.gathered(_Net(), 1):
+        yield "a process alone gathers something"
+
+
+CHECKS: dict[str, Callable[[Any], list[str]]] = {
+    "schedule": check_schedule,
+    "optimizer": check_optimizer,
+    "parallel": check_sharing,
+}
 """Kind → contract check."""
