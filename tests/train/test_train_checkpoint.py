@@ -9,14 +9,9 @@ import torch
 from torch import nn
 
 from tests.train.toy import ToyNet
-from workbench.train.checkpoint import (
-    CheckpointError,
-    Checkpoints,
-    all_finite,
-    copy_into,
-    load_weights,
-    named_weights,
-)
+from workbench.processes.base import named_weights
+from workbench.train.checkpoint import CheckpointError, Checkpoints, load_weights
+from workbench.train.weights import all_finite, copy_into
 
 
 def roles(value: float):

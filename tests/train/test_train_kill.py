@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.train.toy import trainer
-from workbench.train import checkpoint
+from workbench.train import checkpoint, pieces
 
 ROOT = Path(__file__).parents[2]
 STEPS = 60
@@ -92,9 +92,9 @@ class At:
         return out
 
 
-def half_tensors(tensors, path):
+def half_tensors(tensors, path, metadata=None):
     """A torn file of tensors."""
-    checkpoint_save(tensors, path)
+    pieces_save(tensors, path, metadata)
     content = Path(path).read_bytes()
     Path(path).write_bytes(content[: len(content) // 2])
 
@@ -109,15 +109,15 @@ def half_delete(path, ignore_errors=True):
     (path / "model.safetensors").unlink()
 
 
-checkpoint_save = checkpoint.save_file
-# Saves happen after steps 10, 20, …; each writes three files of tensors and one of numbers, renames one folder,
-# and from the third on (keep = 2) renames and removes an old one.
+pieces_save = pieces.save_file
+# Saves happen after steps 10, 20, …; each writes three files of tensors, their hashes and the numbers, renames one
+# folder, and from the third on (keep = 2) renames and removes an old one.
 POINTS = {
     "before any tensors": ("save_file", At, (1, "before")),
     "model torn": ("save_file", At, (4, "in", half_tensors)),
     "optimizer torn": ("save_file", At, (5, "in", half_tensors)),
-    "between ema and numbers": ("write_json", At, (2, "before")),
-    "numbers torn": ("write_json", At, (2, "in", half_json)),
+    "between ema and numbers": ("write_json", At, (4, "before")),
+    "numbers torn": ("write_json", At, (4, "in", half_json)),
     "before the rename": ("sync_file", At, (8, "before")),
     "after the rename": ("sync_file", At, (10, "before")),
     "in the removal of an old one": ("shutil.rmtree", At, (1, "in", half_delete)),
@@ -127,7 +127,8 @@ POINTS = {
 def run_and_die(folder, name):
     """In a process of its own: train with a fail-point set."""
     where, at, args = POINTS[name]
-    owner, attribute = (shutil, "rmtree") if where == "shutil.rmtree" else (checkpoint, where)
+    owners = {"shutil.rmtree": shutil, "save_file": pieces}
+    owner, attribute = owners.get(where, checkpoint), where.rpartition(".")[2]
     setattr(owner, attribute, at(getattr(owner, attribute), *args))
     trainer(folder, steps=STEPS).fit()
 

@@ -1,4 +1,4 @@
-"""Several processes: the same training as one, to rounding."""
+"""Several processes: the same training as one, to rounding, whatever each of them holds of the network."""
 
 from __future__ import annotations
 
@@ -10,55 +10,89 @@ import pytest
 import torch
 
 from tests.train.toy import Ticks, trainer
+from workbench.processes.base import named_weights
+from workbench.train import pieces
 from workbench.train.base import Evaluator
 from workbench.train.log import curve, read_log
-from workbench.train.parallel import Parallel, join, leave
+from workbench.train.parallel import join, leave
+
+STEPS, HALF = 20, 10
+BASE, ONE = {"steps": STEPS, "accumulate": 2}, {"steps": STEPS, "accumulate": 4}
+JOBS = {
+    "ddp": BASE,
+    "fsdp": {**BASE, "fsdp": {}},
+    "once": {**BASE, "fsdp": {"free": False, "exchange": "once"}},
+    "on from one": {**BASE, "fsdp": {}},
+    "half": {**BASE, "until": HALF, "fsdp": {}},
+}
+"""Trainings of two processes, in one session: starting processes takes longer than all of these."""
 
 
-def work(rank: int, world: int, port: int, folder, changes) -> None:
-    """One rank, as torchrun starts it."""
+def work(rank: int, world: int, port: int, folder, jobs) -> None:
+    """One rank, as torchrun starts it, which trains each of ``jobs``."""
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
     parallel = join()
-    made = trainer(folder, parallel=parallel, evaluators=[Evaluator("ticks", 10, Ticks())], **changes)
-    made.fit()
-    with parallel.quiet(made.model, last=False):
-        assert not made.model.require_backward_grad_sync
-    if not parallel.lead:
-        torch.save({name: p.detach() for name, p in made.shell.net.named_parameters()}, folder / "rank1.pt")
+    for name, changes in jobs.items():
+        made = made_until(folder / name, parallel=parallel, **changes)
+        made.fit()
+        roles = made.learner.capture()[0]
+        held = {role: sum(pieces.local(t).numel() for t in tensors.values()) for role, tensors in roles.items()}
+        whole = {name: weight.clone() for name, weight in made.learner.weights(averaged=False).items()}
+        torch.save({"whole": whole, "held": held}, folder / name / f"rank{rank}.pt")
     leave()
 
 
-def launch(folder, **changes):
-    """Train with two processes; their exit codes."""
+def launch(folder, world, jobs):
+    """Train with several processes; their exit codes."""
+    for name in jobs:
+        (folder / name).mkdir(exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     # spawned, not forked: threads that other tests left in this process (pools, OpenMP) may hold locks in a fork
     context = multiprocessing.get_context("spawn")
-    ranks = [context.Process(target=work, args=(rank, 2, port, folder, changes)) for rank in range(2)]
+    ranks = [context.Process(target=work, args=(rank, world, port, folder, jobs)) for rank in range(world)]
     for process in ranks:
         process.start()
     for process in ranks:
-        process.join(120)
+        process.join(240)
     return [process.exitcode for process in ranks]
 
 
-def test_two_processes_train_as_one_does(tmp_path):
-    """Two ranks × 2 micro-batches against one × 4, dropout and all; resumed half-way by fewer ranks' checkpoint."""
-    changes = {"steps": 20}
-    (tmp_path / "two").mkdir()
-    assert launch(tmp_path / "two", accumulate=2, **changes) == [0, 0]
-    one = trainer(tmp_path / "one", accumulate=4, evaluators=[Evaluator("ticks", 10, Ticks())], **changes)
-    one.fit()
+def made_until(folder, until=STEPS, **changes):
+    """A trainer that stops after ``until`` updates of its schedule's ``STEPS``."""
+    made = trainer(folder, evaluators=[Evaluator("ticks", 10, Ticks())], **changes)
+    made._stop_reason = lambda: "half" if made.step == until < STEPS else ""
+    return made
 
-    two = trainer(tmp_path / "two", accumulate=2, **changes)
-    two._resume()
-    other = torch.load(tmp_path / "two" / "rank1.pt")
-    for (name, p), q in zip(one.shell.net.named_parameters(), two.shell.net.parameters(), strict=True):
-        torch.testing.assert_close(q, p, rtol=2e-4, atol=2e-5, msg=name)
-        assert torch.equal(other[name], q.detach()), f"{name} differs between ranks"
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """One process with 4 micro-batches, dropout and all."""
+    made = made_until(tmp_path_factory.mktemp("one"), **ONE)
+    made.fit()
+    return made
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """What two processes make of each of the jobs; one of them goes on from what one process has begun."""
+    folder = tmp_path_factory.mktemp("two")
+    begun = made_until(folder / "on from one", until=HALF, **ONE)
+    begun.fit()
+    assert begun.step == HALF
+    assert launch(folder, 2, JOBS) == [0, 0]
+    return folder
+
+
+def same_weights(found, made):
+    for name, weight in named_weights(made.shell.net).items():
+        torch.testing.assert_close(found[name], weight, rtol=2e-4, atol=2e-5, msg=name)
+
+
+def same_logs(one, two):
     logs = [read_log(made.run.log) for made in (one, two)]
     assert [r["tokens"] for r in logs[0]] == [r["tokens"] for r in logs[1]]
     for name in ("train/loss_nats_per_token", "train/grad_norm", "train/most", "ticks/total"):
@@ -71,8 +105,21 @@ def test_two_processes_train_as_one_does(tmp_path):
             )
 
 
-def test_alone_nothing_is_wrapped():
-    shell = torch.nn.Linear(2, 2)
-    assert join() == Parallel()
-    assert Parallel().wrap(shell) is shell
-    assert Parallel().any(3, torch.device("cpu")) == 3
+@pytest.mark.parametrize("name", ["ddp", "fsdp", "once", "on from one"])
+def test_two_processes_train_as_one_does(one, two, name):
+    """Two ranks × 2 micro-batches against one × 4; one process opens what two have saved."""
+    ended = trainer(two / name, **JOBS[name])
+    ended._resume()
+    assert ended.step == STEPS
+    same_weights(named_weights(ended.shell.net), one)
+    for rank in range(2):
+        same_weights(torch.load(two / name / f"rank{rank}.pt")["whole"], one)
+    same_logs(one, ended)
+
+
+def test_one_process_goes_on_from_the_rows_of_two(one, two):
+    rest = made_until(two / "half", **ONE)
+    assert (rest.run.path / "ckpt" / f"step-{HALF:08d}" / "model.1-of-2.safetensors").is_file()
+    rest.fit()
+    same_weights(named_weights(rest.shell.net), one)
+    same_logs(one, rest)

@@ -20,6 +20,8 @@ from workbench.core.rng import Rng
 from workbench.processes.base import BUCKETS, Bound, Loss, Noised, Process, Shell
 from workbench.run import RunFolder
 from workbench.train.base import Evaluator
+from workbench.train.ddp import Ddp
+from workbench.train.fsdp import Fsdp
 from workbench.train.loop import Trainer
 from workbench.train.optim import AdamW, Muon, Optimizer
 from workbench.train.schedules import Cosine
@@ -131,9 +133,10 @@ def settings(**changes) -> Train:
     optimizer: Optimizer = AdamW(lr=3e-3, weight_decay=0.1)
     if changes.pop("muon", False):
         optimizer = Muon(lr=3e-3, weight_decay=0.1)
+    sharing = Fsdp(**changes.pop("fsdp")) if "fsdp" in changes else Ddp()
     defaults = dict(
-        steps=40, batch=8, optimizer=optimizer, schedule=Cosine(warmup=5), ema=0.99, precision="fp32", threads=1,
-        log_every=5, checkpoint_every=10, tensorboard=False,
+        steps=40, batch=8, optimizer=optimizer, schedule=Cosine(warmup=5), parallel=sharing, ema=0.99,
+        precision="fp32", threads=1, log_every=5, checkpoint_every=10, tensorboard=False,
     )  # fmt: skip
     return Train(**{**defaults, **changes})
 

@@ -1,9 +1,10 @@
 """Checkpoints: a folder per step, whole or absent, with one file per role and nothing pickled.
 
 ``step-00001000/{model,ema,optimizer,process}.safetensors`` (those that there is something to keep in) hold tensors by
-name, ``state.json`` the numbers and the SHA-256 of each file. A checkpoint is written under another name, flushed, then
-renamed; reading checks every hash and falls back to the newest checkpoint that is whole, setting a damaged one aside as
-``*.damaged``.
+name, ``state.json`` the numbers and the SHA-256 of each file. Processes that hold rows of tensors write those, each in
+a file of its own (``model.0-of-2.safetensors``); any number of processes may read them, each the rows that it needs.
+A checkpoint is written under another name, flushed, then renamed; reading checks every hash and falls back to the
+newest checkpoint that is whole, setting a damaged one aside as ``*.damaged``.
 """
 
 from __future__ import annotations
@@ -14,29 +15,25 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from workbench.core.errors import WorkbenchError
 from workbench.core.files import read_json, sha256, sync_file, write_json
-from workbench.processes.base import named_weights
+from workbench.train import pieces
+from workbench.train.parallel import Parallel
+from workbench.train.weights import CheckpointError, copy_into
 
 SCHEMA = 1
 STATE = "state.json"
 BEST = "best.json"
 DRAFT = ".draft-"
+HASHES = "hashes-"
 FOLDER = re.compile(r"step-(\d+)")
-
-
-class CheckpointError(WorkbenchError):
-    """A checkpoint that is missing, damaged, or of another recipe or network."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +55,15 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one run. One writer; any number of readers."""
+    """The checkpoints of one run. One writer, or the processes of one training; any number of readers."""
 
-    def __init__(self, folder: Path, digest: str, keep: int = 2) -> None:
-        """``digest``: the recipe's hash, which every checkpoint carries; ``keep``: how many of the last stay."""
+    def __init__(self, folder: Path, digest: str, keep: int = 2, parallel: Parallel | None = None) -> None:
+        """``digest``: the recipe's hash, which every checkpoint carries; ``keep``: how many of the last stay.
+
+        ``parallel``: this process among those that save and load together.
+        """
         self.folder, self.digest, self.keep = folder, digest, keep
+        self.parallel = parallel or Parallel()
         self.damaged: list[str] = []
 
     def steps(self) -> list[int]:
@@ -78,40 +79,70 @@ class Checkpoints:
     ) -> Path:
         """Write a checkpoint in one step, then drop those no longer kept (``best`` is a step that is).
 
+        Every process calls it: each writes the rows that it holds, the first one all else.
+
         Raises:
             CheckpointError: the disk will not take it; the checkpoints before it stay.
         """
-        draft = self.folder / f"{DRAFT}{step:08d}-{os.getpid()}"
+        draft, final = self.folder / f"{DRAFT}{step:08d}", self.path(step)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.clean()
-            draft.mkdir()
-            self._fill(draft, step, roles, state)
-            final = self.path(step)
-            if final.exists():
-                set_aside(final)
-            os.replace(draft, final)
-            sync_file(self.folder)
+            with self._together("begun"):
+                if self.parallel.lead:
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    self.clean()
+                    draft.mkdir()
+            with self._together("written"):
+                self._fill(draft, roles)
+            if self.parallel.lead:
+                self._close(draft, step, state)
+                if final.exists():
+                    set_aside(final)
+                os.replace(draft, final)
+                sync_file(self.folder)
         except (OSError, SafetensorError) as error:
-            shutil.rmtree(draft, ignore_errors=True)
+            if self.parallel.lead:
+                shutil.rmtree(draft, ignore_errors=True)
             raise CheckpointError(
                 f"the checkpoint of step {step} could not be written to {self.folder} ({error}); those before it are "
                 "whole: make room, and the same command goes on from the last of them"
             ) from error
-        self.prune(best)
+        if self.parallel.lead:
+            self.prune(best)
         return final
 
-    def _fill(
-        self, draft: Path, step: int, roles: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
-    ) -> None:
-        """Write a checkpoint's files, each of them down to the disk."""
-        files = {}
+    @contextlib.contextmanager
+    def _together(self, what: str) -> Iterator[None]:
+        """A stage of saving that ends when all processes have done it, and fails in all where it fails in one."""
+        error: Exception | None = None
+        try:
+            yield
+        except (OSError, SafetensorError) as failed:
+            error = failed
+        failures = self.parallel.any(int(error is not None))
+        if error is not None:
+            raise error
+        if failures:
+            raise OSError(f"it could not be {what} by another process")
+
+    def _fill(self, draft: Path, roles: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Write this process's files, each of them down to the disk, and their hashes beside them."""
+        hashes = {}
         for role, tensors in roles.items():
-            file = draft / f"{role}.safetensors"
-            save_file({name: t.detach().contiguous() for name, t in tensors.items()}, file)
-            file.chmod(draft.stat().st_mode & 0o666)  # as the user's umask has it: safetensors writes 0600
-            sync_file(file)
-            files[file.name] = sha256(file)
+            for name, content in pieces.files(role, tensors, self.parallel.rank, self.parallel.world):
+                file = draft / name
+                pieces.write(file, content)
+                file.chmod(draft.stat().st_mode & 0o666)  # as the user's umask has it: safetensors writes 0600
+                sync_file(file)
+                hashes[name] = sha256(file)
+        if hashes or self.parallel.lead:
+            write_json(draft / f"{HASHES}{self.parallel.rank}.json", hashes)
+
+    def _close(self, draft: Path, step: int, state: Mapping[str, Any]) -> None:
+        """Write the numbers, and the hashes of all processes' files."""
+        files: dict[str, str] = {}
+        for part in sorted(draft.glob(f"{HASHES}*")):
+            files |= read_json(part)
+            part.unlink()
         content = {"schema": SCHEMA, "step": step, "hash": self.digest, "files": files, **state}
         write_json(draft / STATE, {**content, "digest": digest(content)})
         sync_file(draft)
@@ -136,18 +167,30 @@ class Checkpoints:
         for draft in self.folder.glob(f"{DRAFT}*"):
             shutil.rmtree(draft, ignore_errors=True)
 
-    def load_last(self, roles: Sequence[str] = ("model", "ema", "optimizer", "process")) -> Checkpoint | None:
-        """The newest whole checkpoint, or None where there is none.
+    def load_last(
+        self, roles: Sequence[str] = ("model", "ema", "optimizer", "process"), cut: pieces.Cut = pieces.every_row
+    ) -> Checkpoint | None:
+        """The newest whole checkpoint, the rows of ``cut`` alone; None where there is none.
 
-        Damaged ones are renamed to ``*.damaged`` and named in ``self.damaged`` with the reason.
+        Damaged ones are renamed to ``*.damaged`` and named in ``self.damaged`` with the reason. Every process calls it:
+        the first one checks all, and the others take what it has left.
 
         Raises:
             CheckpointError: it is of another recipe, or there are checkpoints but every one is damaged.
         """
+        if not self.parallel.lead:
+            self.parallel.wait()
         steps = self.steps()
+        try:
+            return self._load_last(steps, roles, cut)
+        finally:
+            if self.parallel.lead:
+                self.parallel.wait()
+
+    def _load_last(self, steps: Sequence[int], roles: Sequence[str], cut: pieces.Cut) -> Checkpoint | None:
         for step in reversed(steps):
             try:
-                found = read(self.path(step), roles)
+                found = read(self.path(step), roles, cut, check=self.parallel.lead)
             except CheckpointError as error:
                 aside = set_aside(self.path(step))
                 self.damaged.append(f"{error}; set aside as {aside.name}")
@@ -175,8 +218,12 @@ def list_steps(folder: Path) -> Iterable[int]:
                 yield int(match.group(1))
 
 
-def read(folder: Path, roles: Sequence[str]) -> Checkpoint:
-    """One checkpoint's numbers and the tensors of ``roles`` (those it has), every file checked by its hash.
+def read(
+    folder: Path, roles: Sequence[str], cut: pieces.Cut = pieces.every_row, check: bool = True
+) -> Checkpoint:
+    """One checkpoint's numbers and the tensors of ``roles`` (those it has; of them the rows of ``cut``).
+
+    Every file is checked by its hash, unless another process does (``check``).
 
     Raises:
         CheckpointError: a file is missing, torn or altered.
@@ -188,13 +235,12 @@ def read(folder: Path, roles: Sequence[str]) -> Checkpoint:
             raise CheckpointError(f"{folder / STATE} does not match its own hash")
         tensors = {}
         for role in roles:
-            file = folder / f"{role}.safetensors"
-            if file.name not in state["files"]:
-                continue
-            if sha256(file) != state["files"][file.name]:
-                raise CheckpointError(f"{file} does not match its hash")
-            # A copy: what load_file gives may still be a window on the file.
-            tensors[role] = {name: t.clone() for name, t in load_file(file).items()}
+            names = pieces.file_names(role, state["files"])
+            for name in names if check else ():
+                if sha256(folder / name) != state["files"][name]:
+                    raise CheckpointError(f"{folder / name} does not match its hash")
+            if names:
+                tensors[role] = pieces.read([folder / name for name in names], cut)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
     return Checkpoint(folder, state, tensors)
@@ -241,28 +287,11 @@ def weights_digest(folder: Path, step: int | None = None) -> str:
     steps = [step] if step is not None else sorted(list_steps(folder))
     try:
         files = read_json(folder / f"step-{steps[-1]:08d}" / STATE)["files"]
-        return str(files.get("ema.safetensors") or files["model.safetensors"])
+        names = pieces.file_names("ema", files) or pieces.file_names("model", files)
+        found = [str(files[name]) for name in sorted(names)]
+        return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
     except (OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
         raise CheckpointError(f"{folder} holds no checkpoint that tells its weights' hash: {error}") from error
-
-
-@torch.no_grad()
-def copy_into(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy weights into a network in place.
-
-    Raises:
-        CheckpointError: names or shapes are not this network's.
-    """
-    own = named_weights(net)
-    for name in sorted(own.keys() ^ tensors.keys()):
-        where = "the checkpoint" if name in own else "the network"
-        raise CheckpointError(f"{name} is not in {where}: the checkpoint is of another network")
-    for name, tensor in own.items():
-        if tensor.shape != tensors[name].shape:
-            raise CheckpointError(
-                f"{name} has shape {tuple(tensors[name].shape)} in the checkpoint, {tuple(tensor.shape)} in the network"
-            )
-        tensor.copy_(tensors[name])
 
 
 def set_aside(folder: Path) -> Path:
@@ -279,13 +308,3 @@ def set_aside(folder: Path) -> Path:
 def digest(content: Mapping[str, Any]) -> str:
     """The hash of a state's canonical JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
-
-
-@torch.no_grad()
-def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether all floating-point tensors are finite."""
-    floating = [t.detach() for t in tensors if t.is_floating_point() and t.numel()]
-    if not floating:
-        return True
-    # The largest magnitude carries NaN and infinity along, and cannot overflow as a sum of squares can.
-    return bool(torch.stack([n.float() for n in torch._foreach_norm(floating, float("inf"))]).isfinite().all())

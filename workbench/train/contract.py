@@ -1,4 +1,4 @@
-"""What every schedule, optimizer and logger must satisfy: run on any registered part, a plug-in's included.
+"""What the parts of a training (schedules, optimizers, loggers, ways to share it) must satisfy: run on any part.
 
 ``CHECKS`` maps a kind to a function from a part's class to a list of problems; none: the contract is met.
 """
@@ -10,15 +10,19 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from workbench.core.checks import run_checks
+from workbench.processes.base import Shell
+from workbench.train.ema import Ema
 from workbench.train.loggers import Logger
 from workbench.train.optim import Optimizer, load_state, set_factor, state_tensors
+from workbench.train.parallel import Parallel
 from workbench.train.schedules import Schedule
+from workbench.train.sharing import Sharing
 
 
 def check_schedule(part: type[Schedule]) -> list[str]:
@@ -34,6 +38,11 @@ def check_optimizer(part: type[Optimizer]) -> list[str]:
 def check_logger(part: type[Logger]) -> list[str]:
     """Problems of a logger, in words."""
     return run_checks(Logger, part, (_shows_and_goes_on,))
+
+
+def check_sharing(part: type[Sharing]) -> list[str]:
+    """Problems of a way to share a training, in words."""
+    return run_checks(Sharing, part, (_nothing_alone, _rows_suffice))
 
 
 def _factors(schedule: Schedule) -> Iterator[str]:
@@ -130,9 +139,43 @@ def _shows_and_goes_on(logger: Logger) -> Iterator[str]:
         yield "it changes the records that it is shown"
 
 
+def _nothing_alone(part: Sharing) -> Iterator[str]:
+    """One process trains the network itself, and looks at it with its averages in place."""
+    with torch.random.fork_rng(devices=[]):
+        shell, x_BL = Shell(_Net()), torch.arange(14).reshape(2, 7) % 7
+        before = shell(_features, x_BL)
+        shared = part.wrap(shell, torch.device("cpu"), Parallel())
+        with shared.quiet(last=False):
+            if not torch.equal(shared.model(_features, x_BL), before):
+                yield "alone, its model gives other numbers than the network"
+        ema = Ema(shared.shell.net, 0.5)
+        with torch.no_grad():
+            shared.shell.net.get_parameter("norm.bias").add_(1)
+        with shared.looking(ema) as shown:
+            if shown is None or shown.training or not torch.equal(shown(_features, x_BL), before):
+                yield "alone, what is looked at are not the averages in evaluation mode"
+        if not shared.shell.training or torch.equal(shared.model(_features, x_BL), before):
+            yield "the weights do not come back after a look at the averages"
+
+
+def _features(net: nn.Module, x_BL: torch.Tensor) -> torch.Tensor:
+    return cast("torch.Tensor", net(x_BL))
+
+
+def _rows_suffice(part: Sharing) -> Iterator[str]:
+    """All rows are held by somebody, and one process holds all."""
+    for rows in (1, 3, 8):
+        held = [part.rows(rows, processes) for processes in (1, 2, 3, 16)]
+        if held[0] != rows or any(not 0 < n <= rows for n in held) or held[1] * 2 < rows or held[2] * 3 < rows:
+            yield f"of {rows} rows 1, 2, 3 and 16 processes hold {held}"
+    if part.gathered(_Net(), 1):
+        yield "a process alone gathers something"
+
+
 CHECKS: dict[str, Callable[[Any], list[str]]] = {
     "schedule": check_schedule,
     "optimizer": check_optimizer,
     "logger": check_logger,
+    "parallel": check_sharing,
 }
 """Kind → contract check."""

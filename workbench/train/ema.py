@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from workbench.core.errors import WorkbenchError
+from workbench.train.pieces import cut_like, local
 
 
 class Ema:
     """The average θ̄ ← d θ̄ + (1 − d) θ with d = min(decay, (1 + n) / (10 + n)) at the n-th update, n ≥ 1.
 
     The warm-up of the decay is SEDD's (and TensorFlow's): early averages forget the initial weights. ``decay`` 0
-    keeps no average, and ``swapped`` then changes nothing.
+    keeps no average, and ``swapped`` then changes nothing. Of parameters that are cut, the rows here are averaged.
     """
 
     def __init__(self, net: nn.Module, decay: float) -> None:
@@ -24,7 +25,8 @@ class Ema:
         self.updates = 0
         named = [(name, p) for name, p in net.named_parameters() if p.requires_grad] if decay else []
         self.names = [name for name, _ in named]
-        self._live: list[Tensor] = [p for _, p in named]
+        self._parameters = [p for _, p in named]
+        self._live: list[Tensor] = [local(p) for p in self._parameters]
         self._shadow: list[Tensor] = [p.detach().clone() for p in self._live]
 
     @torch.no_grad()
@@ -37,12 +39,13 @@ class Ema:
         torch._foreach_lerp_(self._shadow, self._live, 1 - decay)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The averages by parameter name (the very tensors, not copies)."""
-        return dict(zip(self.names, self._shadow, strict=True))
+        """The averages by parameter name (the very tensors, not copies), cut as the parameters are."""
+        held = zip(self._parameters, self._shadow, strict=True)
+        return dict(zip(self.names, (cut_like(p, shadow) for p, shadow in held), strict=True))
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor], updates: int) -> None:
-        """Take averages from a checkpoint.
+        """Take averages from a checkpoint: the rows that are held here.
 
         Raises:
             WorkbenchError: the names are not those of this network's parameters.

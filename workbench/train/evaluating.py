@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
-import torch
 from torch import nn
 
 from workbench.core.errors import WorkbenchError
 from workbench.train.base import Evaluator, Figures
-from workbench.train.ema import Ema
 from workbench.train.interrupt import Break, Interrupts
 from workbench.train.log import Log, NoLog
 
@@ -48,13 +46,14 @@ class Evaluations:
         due: Sequence[Evaluator],
         step: int,
         shell: nn.Module,
-        ema: Ema,
         precision: AbstractContextManager[Any],
         log: Log | NoLog,
         seconds: float,
         tokens: int,
     ) -> bool:
         """Run evaluators and log what they find; whether the figure of ``best`` has improved.
+
+        ``shell``: what `workbench.train.sharing.Shared.looking` shows.
 
         A signal breaks an evaluation off, and ``broken`` says so (several processes wait for its end instead,
         since the others do).
@@ -63,7 +62,7 @@ class Evaluations:
             WorkbenchError: the evaluation that ``best`` names gives no such figure.
         """
         found: dict[str, float] = {}
-        with looking(shell, ema), precision:
+        with precision:
             for evaluator in due:
                 try:
                     with self._interrupts.breakable() if self._breakable else ExitStack():
@@ -96,14 +95,3 @@ def sort(name: str, figures: Figures) -> tuple[dict[str, float], dict[str, list[
         else:
             values[f"{name}/{key}"] = float(figure)
     return values, texts
-
-
-@contextmanager
-def looking(shell: nn.Module, ema: Ema) -> Iterator[None]:
-    """Evaluation mode, no gradients, averaged weights; all of it undone at the end, whatever happens."""
-    shell.eval()
-    try:
-        with ema.swapped(), torch.no_grad():
-            yield
-    finally:
-        shell.train()

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from workbench.processes.base import named_weights
-from workbench.train.checkpoint import Checkpoint, all_finite, copy_into
+from workbench.train.checkpoint import Checkpoint
 from workbench.train.ema import Ema
-from workbench.train.nonfinite import NonFinite
 from workbench.train.optim import Trainable, load_state, set_factor, state_tensors
+from workbench.train.pieces import whole
 from workbench.train.section import Train
+from workbench.train.sharing import blocks_of
+from workbench.train.weights import all_finite, copy_into
 
 
 class Learner:
@@ -34,10 +36,11 @@ class Learner:
         return [float(group["rate"]) * factor for o in self.optimizers for group in o.param_groups]
 
     def clip(self) -> Tensor:
-        """The norm of the whole gradient, which is clipped where the recipe says so."""
+        """The norm of the whole gradient, over all processes' rows, which is clipped where the recipe says so."""
         if self.settings.clip:
-            return torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip, foreach=True)
-        return torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None], foreach=True)
+            return whole(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip, foreach=True))
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        return whole(torch.nn.utils.get_total_norm(gradients, foreach=True))
 
     def update(self, step: int) -> None:
         """Move the weights along their gradients as update number ``step``, and the average after them."""
@@ -47,25 +50,25 @@ class Learner:
         self.ema.update()
 
     def weights(self, averaged: bool) -> dict[str, Tensor]:
-        """The weights by name, or the averages where there are any (the very tensors, not copies)."""
-        return named_weights(self.net) | (self.ema.tensors() if averaged else {})
+        """The weights by name, or the averages where there are any (the very tensors, not copies).
+
+        Whole ones: where they are cut every process calls it, and gets copies.
+        """
+        held = named_weights(self.net) | (self.ema.tensors() if averaged else {})
+        return {name: whole(tensor) for name, tensor in held.items()}
 
     def forget_gradients(self) -> None:
         """Ready for the next update."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
 
-    def capture(self) -> tuple[dict[str, Mapping[str, Tensor]], dict[str, Any]]:
-        """(tensors by role and name, numbers) for a checkpoint.
+    @property
+    def finite(self) -> bool:
+        """Whether all weights held here are numbers: else a checkpoint must not be written."""
+        return all_finite(self.parameters)
 
-        Raises:
-            NonFinite: a weight is not finite: such a checkpoint must not be written.
-        """
-        if not all_finite(self.parameters):
-            raise NonFinite(
-                "a weight is not finite, so no checkpoint was written; those before it are good. "
-                "Remedies: a lower train.optimizer.lr, train.clip, train.precision: fp32."
-            )
+    def capture(self) -> tuple[dict[str, Mapping[str, Tensor]], dict[str, Any]]:
+        """(tensors by role and name, numbers) for a checkpoint."""
         optimizer, numbers = state_tensors(self.optimizers, self._trainable)
         roles: dict[str, Mapping[str, Tensor]] = {"model": named_weights(self.net), "optimizer": optimizer}
         if self.settings.ema:
@@ -73,7 +76,7 @@ class Learner:
         return roles, {"optimizer": numbers, "ema_updates": self.ema.updates}
 
     def restore(self, found: Checkpoint) -> None:
-        """Take up what ``capture`` gave.
+        """Take up what ``capture`` gave; of tensors that are cut, the rows held here.
 
         Raises:
             WorkbenchError: it is of another network.
@@ -85,7 +88,5 @@ class Learner:
 
 def compile_blocks(net: nn.Module) -> None:
     """Compile each block of a backbone that has ``blocks``, in place: one graph serves all that are alike."""
-    blocks = getattr(net, "blocks", None)
-    if isinstance(blocks, nn.ModuleList):
-        for block in blocks:
-            block.compile()
+    for block in blocks_of(net):
+        block.compile()

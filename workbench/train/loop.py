@@ -23,7 +23,7 @@ from workbench.train.interrupt import Interrupted, Interrupts
 from workbench.train.learner import Learner, compile_blocks
 from workbench.train.log import Log, NoLog
 from workbench.train.machine import Machine, memory_mb
-from workbench.train.nonfinite import report
+from workbench.train.nonfinite import NonFinite, report
 from workbench.train.parallel import Parallel
 from workbench.train.prefetch import ahead
 from workbench.train.progress import display
@@ -69,12 +69,13 @@ class Trainer:
         self.device = self.machine.device
         self.slices = self.parallel.slices(settings.batch, settings.accumulate)
         process.place(self.device)
-        self.shell = shell.to(self.device)
         if settings.compile:
             compile_blocks(shell.net)
             process.compile_chunks()
-        self.learner = Learner(shell.net, settings)
-        self.checkpoints = Checkpoints(run.path / "ckpt", run.hash, settings.keep)
+        self.shared = settings.parallel.wrap(shell, self.device, self.parallel)
+        self.shell = self.shared.shell
+        self.learner = Learner(self.shell.net, settings)
+        self.checkpoints = Checkpoints(run.path / "ckpt", run.hash, settings.keep, self.parallel)
         self.interrupts = Interrupts()
         self.evaluations = Evaluations(evaluators, settings.best, self.interrupts, self.parallel.world == 1)
         self.window = Window(self.parallel)
@@ -112,7 +113,6 @@ class Trainer:
             for note in notes:
                 self.show.say(note)
             self._mark("training")
-            self.model = self.parallel.wrap(self.shell)
             self.shell.train()
             self._make_up()
             batches = stack.enter_context(ahead(self._prepare, self.step, settings.steps, settings.prefetch))
@@ -147,9 +147,9 @@ class Trainer:
         for index, noised in enumerate(micros):
             share = noised.tokens / tokens
             self._seed(step, index)
-            with self.parallel.quiet(self.model, last=index == len(micros) - 1):
+            with self.shared.quiet(last=index == len(micros) - 1):
                 with self.machine.autocast():
-                    loss = self.process.loss(self.model, noised.to(self.device))
+                    loss = self.process.loss(self.shared.model, noised.to(self.device))
                 (loss.nats * share).backward()
             total += loss.nats.detach() * share
             self.window.add(loss.logs, share)
@@ -228,23 +228,21 @@ class Trainer:
 
     def _evaluate(self, due: Sequence[Evaluator]) -> bool:
         """Run evaluators (the first process does); whether the figure of ``train.best`` has improved."""
-        if not due or not self.parallel.lead:
+        if not due:
             return False
-        return self.evaluations.run(
-            due,
-            self.step,
-            self.shell,
-            self.learner.ema,
-            self.machine.autocast(),
-            self.log,
-            self.seconds,
-            self.tokens,
-        )
+        improved = False
+        with self.shared.looking(self.learner.ema) as shell:
+            if shell is not None:
+                precision = self.machine.autocast()
+                improved = self.evaluations.run(due, self.step, shell, precision, self.log, self.seconds, self.tokens)
+        return bool(self.parallel.any(int(improved)))
 
     def _make_up(self) -> None:
         """Run the evaluators that were due at the resumed step and were broken off."""
         due = self.evaluations.due(self.step, self.step == self.settings.steps)
-        if self._evaluate([evaluator for evaluator in due if not self.log.has(evaluator.name)]):
+        lost = sum(1 << i for i, one in enumerate(due) if self.parallel.lead and not self.log.has(one.name))
+        lost = self.parallel.any(lost)  # the first process has the log
+        if self._evaluate([one for i, one in enumerate(due) if lost >> i & 1]) and self.parallel.lead:
             self.checkpoints.mark_best(self.evaluations.best or {})
         self.parallel.wait()
 
@@ -264,7 +262,7 @@ class Trainer:
         if self.parallel.world > 1 and self.step % self.settings.log_every:
             return ""
         spent = self.settings.minutes > 0 and self.seconds >= 60 * self.settings.minutes
-        code = self.parallel.any(self.interrupts.number or TIME_IS_UP * spent, self.device)
+        code = self.parallel.any(self.interrupts.number or TIME_IS_UP * spent)
         if code == TIME_IS_UP:
             return f"train.minutes: {self.settings.minutes:g} minutes are over"
         if code:  # only then: a signal may have come since it was read
@@ -272,9 +270,16 @@ class Trainer:
         return SIGNAL if code else ""
 
     def _save(self) -> None:
-        """Write a checkpoint (the first process does)."""
-        if not self.parallel.lead:
-            return
+        """Write a checkpoint, every process what it holds.
+
+        Raises:
+            NonFinite: a weight is not finite: such a checkpoint must not be written.
+        """
+        if self.parallel.any(int(not self.learner.finite)):
+            raise NonFinite(
+                "a weight is not finite, so no checkpoint was written; those before it are good. "
+                "Remedies: a lower train.optimizer.lr, train.clip, train.precision: fp32."
+            )
         best = self.evaluations.best
         roles, numbers = self.learner.capture()
         if kept := self.process.kept():
@@ -282,17 +287,14 @@ class Trainer:
         counts = {"seconds": self.seconds, "tokens": self.tokens, "skipped": self.skipped, "best": best}
         state = {**numbers, **counts, "machine": self.machine.facts()}
         self.checkpoints.save(self.step, roles, state, best["step"] if best else -1)
-        if best:
+        if best and self.parallel.lead:
             self.checkpoints.mark_best(best)
 
     def _resume(self) -> list[str]:
         """Take up the last whole checkpoint; what to tell the reader."""
         if self.parallel.lead:
             self.checkpoints.clean()
-            found = self.checkpoints.load_last()
-        self.parallel.wait()  # the first process sets damaged checkpoints aside before the others look
-        if not self.parallel.lead:
-            found = self.checkpoints.load_last()
+        found = self.checkpoints.load_last(cut=self.shared.cut())
         notes = [f"damaged: {text}" for text in self.checkpoints.damaged]
         if found is not None:
             state = found.state

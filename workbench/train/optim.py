@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from workbench.core.bounds import Count, NonNegative, Positive, Probability
 from workbench.core.errors import WorkbenchError
 from workbench.core.part import Part
+from workbench.train.pieces import cut_like
 
 STATE = "|"
 """Between a parameter's name and the name of a piece of its state."""
@@ -41,6 +42,9 @@ class Trainable(Protocol):
 
 class Optimizer(Part, ABC, kind="optimizer"):
     """A way to step weights. Groups carry their own ``rate``; the trainer sets ``lr`` = rate × schedule."""
+
+    whole_matrices: ClassVar[bool] = False
+    """Whether a step needs whole matrices: not number by number, each from its own gradient and state."""
 
     @abstractmethod
     def build(self, net: Trainable) -> list[torch.optim.Optimizer]:
@@ -145,6 +149,8 @@ class Muon(Optimizer):
         weight_decay: of matrices only; not of norms, biases, embeddings and what the backbone sets apart.
     """
 
+    whole_matrices = True
+
     def __init__(
         self,
         lr: Positive = 1e-3,
@@ -225,15 +231,17 @@ def load_state(
     tensors: Mapping[str, Tensor],
     plain_values: Mapping[str, Any],
 ) -> None:
-    """Put back what ``state_tensors`` gave.
+    """Put back what ``state_tensors`` gave; of what is cut, the rows held here.
 
     Raises:
         WorkbenchError: the state is of other parameters than this network's.
     """
-    names = _names(net)
+    names, parameters = _names(net), dict(net.named_parameters())
     by_name: dict[str, dict[str, Any]] = {}
     for key, value in [*tensors.items(), *plain_values.items()]:
         name, _, piece = key.rpartition(STATE)
+        if isinstance(value, Tensor) and value.ndim and name in parameters:
+            value = cut_like(parameters[name], value)
         by_name.setdefault(name, {})[piece] = value
     for optimizer in optimizers:
         empty = optimizer.state_dict()

@@ -1,16 +1,17 @@
-"""Data-parallel training under torchrun: each rank takes its slice of the global batch (DDP)."""
+"""Training by several processes under torchrun: each takes its slice of the global batch.
+
+`Parallel` is this process among them; a `workbench.train.sharing.Sharing` says what of the network each holds.
+"""
 
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from workbench.core.errors import WorkbenchError
 
@@ -50,18 +51,6 @@ class Parallel:
         first = self.rank * accumulate
         return [slice(part * size, (part + 1) * size) for part in range(first, first + accumulate)]
 
-    def wrap(self, shell: nn.Module) -> nn.Module:
-        """The shell, in DDP where there are several processes: gradients are averaged in the backward pass."""
-        if self.world == 1:
-            return shell
-        return DistributedDataParallel(shell, broadcast_buffers=False, gradient_as_bucket_view=True)
-
-    def quiet(self, wrapped: nn.Module, last: bool) -> AbstractContextManager[None]:
-        """Around the forward and backward pass of a micro-batch: no exchange of gradients before the last one."""
-        if last or not isinstance(wrapped, DistributedDataParallel):
-            return nullcontext()
-        return wrapped.no_sync()
-
     def mean(self, values: Tensor) -> Tensor:
         """The mean over processes."""
         return values if self.world == 1 else self.sum(values) / self.world
@@ -72,11 +61,11 @@ class Parallel:
             dist.all_reduce(values)
         return values
 
-    def any(self, flag: int, device: torch.device) -> int:
-        """The largest of the processes' flags, so that all of them stop at the same step."""
+    def any(self, flag: int) -> int:
+        """The largest of the processes' flags, so that all of them do the same."""
         if self.world == 1:
             return flag
-        shared = torch.tensor(flag, device=device)
+        shared = torch.tensor(flag, device=f"cuda:{self.local}" if dist.get_backend() == "nccl" else "cpu")
         dist.all_reduce(shared, op=dist.ReduceOp.MAX)
         return int(shared.item())
 

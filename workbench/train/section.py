@@ -11,6 +11,7 @@ from workbench.core.part import Section
 from workbench.train.loggers import Logger, TensorBoard
 from workbench.train.optim import Optimizer
 from workbench.train.schedules import Schedule
+from workbench.train.sharing import Sharing
 
 if TYPE_CHECKING:
     from workbench.core.node import Node
@@ -24,6 +25,7 @@ class Train(Section):
         batch: sequences per update, over all processes.
         optimizer: how gradients become updates.
         schedule: the learning rate's course.
+        parallel: what each of several processes holds, and how many they are in a grid's cell.
         accumulate: micro-batches that each process cuts its share of an update into; saves memory, costs time.
         clip: largest norm of the gradient; 0 for no clipping.
         ema: decay of the averaged weights, which are what is evaluated and sampled; 0 for none.
@@ -48,9 +50,9 @@ class Train(Section):
     """
 
     immaterial = frozenset(
-        {"device", "prefetch", "log_every", "checkpoint_every", "keep", "best", "tensorboard", "loggers"}
+        {"device", "prefetch", "log_every", "checkpoint_every", "keep", "best", "tensorboard", "loggers", "parallel"}
     )
-    usual = {"optimizer": {"type": "adamw"}, "schedule": {"type": "warmup"}}
+    usual = {"optimizer": {"type": "adamw"}, "schedule": {"type": "warmup"}, "parallel": {"type": "ddp"}}
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
@@ -79,6 +81,7 @@ class Train(Section):
         batch: Count,
         optimizer: Optimizer,
         schedule: Schedule,
+        parallel: Sharing,
         accumulate: Count = 1,
         clip: NonNegative = 1.0,
         ema: Probability = 0.9999,
@@ -99,7 +102,7 @@ class Train(Section):
     ) -> None:
         """Keep the settings: `workbench.train.loop.Trainer` reads them."""
         self.steps, self.batch, self.accumulate = steps, batch, accumulate
-        self.optimizer, self.schedule = optimizer, schedule
+        self.optimizer, self.schedule, self.parallel = optimizer, schedule, parallel
         self.clip, self.ema = clip, ema
         self.precision, self.compile, self.device = precision, compile, device
         self.threads, self.prefetch = threads, prefetch
