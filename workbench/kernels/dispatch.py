@@ -20,6 +20,8 @@ from workbench.core.part import did_you_mean
 
 DISPATCHERS: list[Dispatcher] = []
 """Every dispatcher made, in order of creation."""
+CANNOT = "cannot run here"
+"""The verdict of a survey on what is not available."""
 
 
 def usable(**where: Any) -> str | None:
@@ -121,7 +123,7 @@ class Dispatcher:
         rows = []
         for name, candidate in self.candidates.items():
             against = candidate.available(**where)
-            verdict = "auto" if name == taken else "cannot run here" if against else "by name"
+            verdict = "auto" if name == taken else CANNOT if against else "by name"
             rows.append((name, verdict, against or candidate.advisable(**where) or candidate.why))
         return rows
 
