@@ -23,7 +23,7 @@ ASSEMBLY = tuple(
         "opening", "publish", "solving", "start",
     )
 )
-ABOVE = tuple(f"workbench.{name}" for name in ("grid", "launch", "report", "audit", "tasks", "bench"))
+ABOVE = tuple(f"workbench.{name}" for name in ("grid", "launch", "report", "audit", "tasks", "bench", "profiling"))
 BELOW_DATA = (CORE, KERNELS, "graphs", "samplers", PROCESSES)
 BELOW_ASSEMBLY = (*BELOW_DATA, "backbones", "backbones.base", DATA, TRAIN, METRICS)
 
