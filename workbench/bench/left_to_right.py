@@ -15,6 +15,7 @@ from workbench.bench.base import Absent, Benchmark, Goal, Meter
 from workbench.bench.updates import RATE, update_of
 from workbench.core.bounds import Count
 from workbench.core.rng import Rng
+from workbench.kernels.precision import cast_once
 from workbench.processes.autoregressive import Autoregressive
 from workbench.processes.base import Shell
 
@@ -89,8 +90,8 @@ class Gpt2Training(Benchmark):
 class Gpt2Sampling(Benchmark):
     """Texts of GPT-2 with a cache of keys and values, from random weights of one size.
 
-    *transformers* is its ``generate`` with its own cache, drawing from the whole law. The workbench draws by inverse
-    CDF in float64.
+    *transformers* is its ``generate`` with its own cache, drawing from the whole law; in bf16 its weights are bfloat16,
+    head and all. The workbench draws by inverse CDF in float64, from a head in float32.
 
     Settings:
         batches: numbers of texts at a time
@@ -132,14 +133,13 @@ class Gpt2Sampling(Benchmark):
         kind, _, precision = way.partition(" ")
         meter.settle()
         batch = self.named[case]
-        call = (self._theirs if kind == "transformers" else self._ours)(meter, batch)
+        call = (self._theirs if kind == "transformers" else self._ours)(meter, batch, precision == "bf16")
         meter.begin()
-        with torch.no_grad(), meter.autocast(precision == "bf16"):
-            seconds = meter.seconds(call, self.repeats)
+        seconds = meter.seconds(call, self.repeats)
         tokens = batch * self.sizes[1]
         return {"seconds": seconds, "peak_mb": meter.peak_mb(), "tokens_per_second": tokens / seconds}
 
-    def _theirs(self, meter: Meter, batch: int) -> Callable[[], object]:
+    def _theirs(self, meter: Meter, batch: int, low: bool) -> Callable[[], object]:
         if importlib.util.find_spec("transformers") is None:
             raise Absent('transformers is not installed: pip install "sedd-workbench[eval]" brings it')
         from transformers import GPT2Config, GPT2LMHeadModel
@@ -151,15 +151,21 @@ class Gpt2Sampling(Benchmark):
         config = GPT2Config(
             vocab_size=vocab, n_positions=length + 1, n_embd=dim, n_layer=depth, n_head=heads, **ends
         )
-        net = GPT2LMHeadModel(config).eval().requires_grad_(False).to(meter.device)
+        net = GPT2LMHeadModel(config).eval().requires_grad_(False)
+        net = net.to(meter.device, torch.bfloat16 if low else torch.float32)
         start = torch.full((batch, 1), vocab - 1, device=meter.device)
         how = {"do_sample": True, "top_k": 0, "max_new_tokens": length, "use_cache": True}
         seen = torch.ones_like(start)
         return lambda: net.generate(start, attention_mask=seen, pad_token_id=vocab - 1, **how)
 
-    def _ours(self, meter: Meter, batch: int) -> Callable[[], object]:
+    def _ours(self, meter: Meter, batch: int, low: bool) -> Callable[[], object]:
         vocab, length, _, _ = self.sizes
         net = nets.gpt2(*self.sizes, meter.device).eval().requires_grad_(False)
         view = Autoregressive(vocab, vocab - 1, length).view(Shell(net))
         canvas = Canvas.blank(batch, length)
-        return lambda: LeftToRight().draw(view, canvas, Rng(0))
+
+        def draw() -> None:
+            with cast_once(net), meter.autocast(low):
+                LeftToRight().draw(view, canvas, Rng(0))
+
+        return draw

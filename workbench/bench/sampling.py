@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from samplers.base import Canvas, Predictor
@@ -17,6 +16,7 @@ from workbench.bench.base import Absent, Benchmark, Goal, Meter
 from workbench.core.bounds import Count, Natural, Positive
 from workbench.core.rng import Rng
 from workbench.core.spec import build, resolve
+from workbench.kernels.precision import cast_once
 from workbench.processes.base import Shell
 
 RULES: dict[str, dict[str, Any]] = {
@@ -107,7 +107,7 @@ class Sampling(Benchmark):
         net = nets.sedd(*sizes).eval().requires_grad_(False)
         low = PUBLISHED.get(way, meter.precision == "bf16")
         meter.begin()
-        with torch.no_grad(), meter.autocast(low):
+        with cast_once(net), meter.autocast(low):
             if way in PUBLISHED:
                 dense.sample(net, batch, self.length, 0)
                 with meter.timed() as took:

@@ -95,7 +95,6 @@ class Dispatcher:
         name, why = self.choose(asked, **where)
         return self.candidates[name].implementation, why
 
-    @torch.compiler.assume_constant_result  # asked once while tracing, not traced: the answer does not change
     def choose(self, asked: str = "auto", **where: Any) -> tuple[str, str]:
         """(name, why) of what ``pick`` picks, remembered.
 
@@ -108,6 +107,10 @@ class Dispatcher:
             found = self._picked[key] = self._choose(asked, where)
             self._log[found] = asked
         return found
+
+    # Asked once while tracing, not traced: the answer does not change. This is all that torch.compiler's
+    # assume_constant_result does, which would import the compiler (seconds) wherever a kernel is imported.
+    choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def picked(self) -> list[dict[str, str]]:
         """What has been picked so far: operation, asked, picked, why."""
