@@ -18,10 +18,7 @@ lint: $(VENV)/.installed-test  ## ruff, and mypy on the core
 	$(BIN)/mypy workbench/core graphs samplers backbones
 
 bench: $(VENV)/.installed  ## ratios measured side by side; JSON under docs/results
-	$(BIN)/python tests/benchmarks/rows.py --out docs/results/rows.json
-	$(BIN)/python tests/benchmarks/lengths.py --out docs/results/backbones
-	$(BIN)/python tests/benchmarks/sampling.py --out docs/results/sampling
-	$(BIN)/python tests/benchmarks/bound.py --out docs/results/bound
+	$(BIN)/workbench bench --out docs/results/bench
 
 soak: $(VENV)/.installed-test  ## 20 kills -9 at random moments of a training run
 	$(BIN)/python tests/soak.py --kills 20

@@ -19,25 +19,6 @@ def as_scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "tests" / "benchmarks"))
 
 
-def test_lengths(monkeypatch, tmp_path):
-    """Two small backbones at one length, each in a process of its own; scans beside their loop."""
-    pytest.importorskip("matplotlib", reason="the plot needs matplotlib")
-    import lengths
-
-    sizes = {"transformer": "smoke/sedd.yaml", "mamba2": "smoke/mamba2.yaml"}
-    monkeypatch.setattr(lengths, "SIZES", dict.fromkeys(("cpu", "cuda"), sizes))
-    monkeypatch.setattr(lengths, "LOOP", {"batch": 1, "length": 8, "channels": 64, "state": 4})
-    words = ["--lengths", "32", "--threads", "1", "--repeats", "1", "--rounds", "1", "--out", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["lengths.py", *words])
-    lengths.main()
-    (found,) = tmp_path.glob("lengths-*.json")
-    record = json.loads(found.read_text())
-    assert [row["backbone"] for row in record["lengths"]] == ["transformer", "mamba2"]
-    assert all(row["tokens_per_second"] > 0 and row["peak_mb"] >= 0 for row in record["lengths"])
-    assert {row["kernel"] for row in record["scans"]} >= {"recurrence"}
-    assert "mamba2" in found.with_suffix(".md").read_text() and found.with_suffix(".svg").stat().st_size > 1000
-
-
 def test_ablation(monkeypatch, tmp_path):
     """A grid of two arms, five updates each: trained as runs of their own, and put beside one another."""
     import ablation
@@ -59,36 +40,3 @@ def test_ablation(monkeypatch, tmp_path):
     assert [(row["backbone"], row["chosen"]) for row in record["rows"]] == [("two", True), ("one", True)]
     assert all(math.isfinite(row["seeds"][0]["bits_per_byte"]) for row in record["rows"])
     assert "one − two" in (tmp_path / "out" / "ablation.md").read_text()
-
-
-SMALL = ["--vocab", "60", "--dim", "32", "--depth", "1", "--length", "16", "--threads", "1", "--rounds", "1"]
-
-
-def test_sampling(monkeypatch, tmp_path):
-    """Every way, a process each, at two numbers of steps: a row each, beside the published way."""
-    import sampling
-
-    words = [*SMALL, "--precision", "fp32", "--batches", "2", "--steps", "2", "4", "--out", str(tmp_path)]
-    monkeypatch.setattr(sampling, "OTHERS", {})
-    monkeypatch.setattr(sys, "argv", ["sampling.py", *words])
-    monkeypatch.setattr(sampling, "MAIN", {"analytic": sampling.MAIN["analytic"]})
-    sampling.main(words)
-    record = json.loads((tmp_path / "sampling-cpu.json").read_text())
-    found = [(row["way"], row["steps"]) for row in record["table"]]
-    assert found == [("published fp32", 2), ("published fp32", 4), ("analytic", 2), ("analytic", 4)]
-    assert all(row["ratio"] > 0 and row["tokens_per_second"] > 0 for row in record["table"])
-    calls = [row["calls"] for row in record["table"]]
-    assert calls[:2] == [3, 5] and 0 < calls[2] <= 3 and 0 < calls[3] <= 5
-    assert "| analytic | 2 | 4 |" in (tmp_path / "sampling-cpu.md").read_text()
-
-
-def test_bound(monkeypatch, tmp_path):
-    """Both ways are the same bound: the plain loop is told the same noise and comes to the same nats."""
-    import bound
-
-    bound.main([*SMALL, "--precision", "fp32", "--draws", "3", "--batch", "3", "--out", str(tmp_path)])
-    record = json.loads((tmp_path / "bound-cpu.json").read_text())
-    plain, ours = record["table"]
-    assert (plain["way"], ours["way"]) == ("plain fp32", "workbench")
-    assert ours["nats"] == pytest.approx(plain["nats"], rel=1e-5) and 2.0 < ours["nats"] < 8.0
-    assert "| workbench |" in (tmp_path / "bound-cpu.md").read_text()

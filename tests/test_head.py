@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent
 MAY = {
     "workbench/kernels/rows.py",  # the one place
     "backbones/cost.py",  # counts FLOPs of one sequence, on the meta device
+    "workbench/bench/dense.py",  # the yardstick: what published code does
     "backbones/contract.py",  # perturbs small networks
     "workbench/train/contract.py",  # a toy of three matrices for optimizers
 }

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +26,7 @@ ASSEMBLY = tuple(
         "match", "nats", "opening", "publish", "reproduce", "sets", "shards", "solving", "start", "tasks",
     )
 )
-ABOVE = tuple(f"workbench.{name}" for name in ("grid", "launch", "report", "study", "audit"))
+ABOVE = tuple(f"workbench.{name}" for name in ("grid", "launch", "report", "study", "audit", "bench", "profiling"))
 BELOW_DATA = (CORE, KERNELS, "graphs", "samplers", PROCESSES)
 BELOW_ASSEMBLY = (*BELOW_DATA, "backbones", "backbones.base", DATA, TRAIN, METRICS)
 
@@ -116,6 +119,15 @@ def test_light_modules_stay_light(file):
         f"{file}:{line}: {name}" for line, name in imports(parse(file), whole=False) if name.partition(".")[0] in heavy
     ]
     assert found == []
+
+
+def test_using_a_run_does_not_import_the_compiler():
+    """It takes as long as all else together; training brings it (torch's optimizers do), sampling need not wait."""
+    code = "import sys; from workbench.core import index; index.import_parts(); import workbench.opening"
+    code += "; print({'torch._dynamo', 'torch.utils.tensorboard', 'matplotlib'} & set(sys.modules) or 'none')"
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.stdout.strip() == "none", done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("file", FILES, ids=module_of)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ from workbench.core.rng import Rng
 from workbench.data.base import Corpus, Tokenizer
 from workbench.data.section import Prepared
 from workbench.data.windows import Blocks
+from workbench.kernels.precision import cast_once
 from workbench.metrics.asking import Answered, Asking
 from workbench.metrics.base import Continued, Cost, Drawn, Evaluation, Evidence, HeldOut, Prompts, Texts, needed
 from workbench.metrics.calibration import independent_tokens, shuffled_words, word_starts
@@ -208,7 +210,7 @@ class Examiner:
         self, canvas: Canvas, progress: Callable[[float], None] | None = None, stream: str = "sample"
     ) -> Samples:
         """Fill a canvas. ``stream``: whose random numbers."""
-        with torch.no_grad(), self.autocast():
+        with self.autocast():
             view = self.model.process.view(self.model.shell)
             return self.sampler.draw(view, canvas, self.rng.child(stream), progress)
 
@@ -217,9 +219,12 @@ class Examiner:
             raise WorkbenchError("this run was opened without its data; only samples can be drawn")
         return self.data
 
-    def autocast(self) -> torch.autocast:
-        """The precision the network runs in."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """No gradients, the precision that the network runs in, and its weights cast once for all inside."""
+        low = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        with cast_once(self.model.shell), low:
+            yield
 
 
 def real_texts(blocks: Blocks, count: int) -> Texts:

@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import processor
 
 from workbench import experiment
 from workbench.check import estimate
 from workbench.core.reading import read_yaml
+from workbench.environment import cpu_name
 from workbench.metrics.results import Results
 from workbench.recipe import load
 from workbench.run import RunFolder
@@ -144,7 +144,7 @@ def main() -> None:
     record = {
         "date": time.strftime("%Y-%m-%d"),
         "command": " ".join(["python", *sys.argv]),
-        "machine": f"{processor()}, {args.workers} processes of one thread",
+        "machine": f"{cpu_name()}, {args.workers} processes of one thread",
         "torch": torch.__version__,
         "steps": args.steps,
         "seconds": round(time.perf_counter() - began),

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from machine import processor
 
 from backbones.base import Backbone
 from graphs.absorbing import Absorbing
@@ -32,6 +31,7 @@ from workbench.core import part as parts
 from workbench.core.part import Maker
 from workbench.core.rng import Rng
 from workbench.core.spec import build, resolve
+from workbench.environment import cpu_name
 from workbench.processes.base import Process, Shell
 from workbench.processes.blocks import Blocks
 from workbench.processes.diffusion import Diffusion
@@ -141,7 +141,7 @@ def main() -> None:
             )
         found[name] = {"updates": trained, "writing": drawn}
     if args.out:
-        machine = {"cpu": processor(), "cores": os.cpu_count(), "threads": args.threads, "torch": torch.__version__}
+        machine = {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": args.threads, "torch": torch.__version__}
         told = {name: getattr(args, name) for name in ("length", "batch", "width", "depth", "repeats")}
         record = {"date": time.strftime("%Y-%m-%d"), **machine, **told, "backbones": found}
         args.out.write_text(json.dumps(record, indent=1) + "\n")

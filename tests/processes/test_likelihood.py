@@ -17,6 +17,7 @@ from workbench.core.rng import Rng
 from workbench.processes.autoregressive import Autoregressive
 from workbench.processes.base import Shell
 from workbench.processes.diffusion import Diffusion
+from workbench.processes.likelihood import CleanUpRows, _unit, clean_up, per_block
 from workbench.processes.objectives import ScoreEntropy
 from workbench.processes.readouts import Plain, Scaled
 from workbench.processes.time_draws import AntitheticTimes, StratifiedTimes, UniformTimes
@@ -233,3 +234,31 @@ def test_times_that_hang_together_estimate_an_integral_with_less_spread():
         spread[times.type_name] = np.std([float((weight * t**2).mean()) for t, weight in drawn])
     assert spread["stratified"] < 0.4 * spread["uniform"]
     assert spread["antithetic"] < 0.2 * spread["uniform"]
+
+
+class Reads(Shell):
+    """Counts the texts that its network reads."""
+
+    def __init__(self, net):
+        super().__init__(net)
+        self.texts = []
+        net.register_forward_pre_hook(lambda module, args: self.texts.append(len(args[0])))
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_the_clean_up_reads_only_texts_that_may_move_several_draws_at_once(masked):
+    _, _, process, shell = _world(masked)
+    process.times = UniformTimes(eps=0.1)
+    shell, x0 = Reads(shell.net), np.array([[0, 2], [1, 1], [2, 0]])
+    seq_B, rng, draws = np.arange(3), Rng(0), 40
+    found = clean_up(process, shell, x0, seq_B, rng, draws)
+    live = 0
+    for k in range(draws):  # one draw at a time, every text of it
+        u_BL = rng.uniform("bound/eps", k, seq_B, LENGTH)
+        noised = process.noised(x0, np.full(3, 0.1), np.ones(3), u_BL)
+        due = per_block(Shell(shell.net), CleanUpRows(process), _unit(noised), process.chunk, 3, LENGTH)
+        assert np.allclose(found[:, k], due, rtol=1e-6, atol=1e-9)
+        live += int(process.graph.live(noised.x_BL).any(-1).sum())
+    read = shell.texts[:-draws]
+    assert sum(read) == live and max(read) == 3 and set(read[:-1]) == {3}
+    assert (live < 3 * draws) == masked

@@ -34,6 +34,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("workbench.cli.eval", "evaluate a run"),
     "audit": ("workbench.cli.audit", "what a sampler gets wrong on texts whose law is known"),
     "grid": ("workbench.cli.grid", "run recipes along axes beside a baseline, and compare them"),
+    "profile": ("workbench.cli.profile", "where the time and memory of an update, or of sampling, go"),
+    "bench": ("workbench.cli.bench", "ways of doing the same work, timed side by side"),
     "report": ("workbench.cli.report", "one table and one page for several runs"),
     "reproduce": ("workbench.cli.reproducing", "make a run again from its folder alone, and compare the figures"),
     "tasks": ("workbench.cli.tasks", "data of downstream tasks made ready; two evaluations compared"),

@@ -16,7 +16,6 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from workbench.kernels.dispatch import Candidate, Dispatcher
 from workbench.kernels.precision import full_precision
@@ -113,13 +112,13 @@ def reference(q_BLHd: Tensor, k_BTHd: Tensor, v_BTHd: Tensor, causal: bool, drop
 
 
 def flex(q_BLHd: Tensor, k_BTHd: Tensor, v_BTHd: Tensor, causal: bool, dropout: float, window: int = 0) -> Tensor:
-    """PyTorch's FlexAttention, compiled: blocks of keys that no query of a block sees are skipped."""
-    queries, keys = q_BLHd.shape[1], k_BTHd.shape[1]
-    # uncompiled it computes everything, but anywhere; within a compiled block it is compiled already
-    attend = _compiled_flex() if q_BLHd.is_cuda and not torch.compiler.is_compiling() else flex_attention
-    blocks = _flex_mask(queries, keys, causal, window, q_BLHd.device.type)
-    out_BHLd = attend(*(z.transpose(1, 2) for z in (q_BLHd, k_BTHd, v_BTHd)), block_mask=blocks)
-    return out_BHLd.transpose(1, 2)
+    """PyTorch's FlexAttention, compiled: blocks of keys that no query of a block sees are skipped.
+
+    It stands in a module of its own: importing it imports the compiler, which takes seconds.
+    """
+    from workbench.kernels.flex import attend
+
+    return attend(q_BLHd, k_BTHd, v_BTHd, causal, window)
 
 
 def xformers(q_BLHd: Tensor, k_BTHd: Tensor, v_BTHd: Tensor, causal: bool, dropout: float, window: int = 0) -> Tensor:
@@ -135,24 +134,6 @@ def visible(queries: int, keys: int, causal: bool, window: int, device: torch.de
     here = keys - queries
     seen_LT = ones_LT.tril(here) if causal else ones_LT.tril(here + window) if window else ones_LT
     return seen_LT.triu(here - window) if window else seen_LT
-
-
-@functools.cache
-def _compiled_flex() -> Any:
-    return torch.compile(flex_attention)
-
-
-@torch.compiler.disable
-@functools.lru_cache(maxsize=64)
-def _flex_mask(queries: int, keys: int, causal: bool, window: int, device: str) -> Any:
-    """The block mask of `visible`, made once for a shape."""
-    ahead = 0 if causal else window or keys
-
-    def seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        away = key - (query + keys - queries)
-        return (away <= ahead) & (away >= -(window or keys))
-
-    return create_block_mask(seen, None, None, queries, keys, device=device)
 
 
 @functools.cache

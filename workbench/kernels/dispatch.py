@@ -20,6 +20,8 @@ from workbench.core.part import did_you_mean
 
 DISPATCHERS: list[Dispatcher] = []
 """Every dispatcher made, in order of creation."""
+CANNOT = "cannot run here"
+"""The verdict of a survey on what is not available."""
 
 
 def usable(**where: Any) -> str | None:
@@ -93,7 +95,6 @@ class Dispatcher:
         name, why = self.choose(asked, **where)
         return self.candidates[name].implementation, why
 
-    @torch.compiler.assume_constant_result  # asked once while tracing, not traced: the answer does not change
     def choose(self, asked: str = "auto", **where: Any) -> tuple[str, str]:
         """(name, why) of what ``pick`` picks, remembered.
 
@@ -106,6 +107,10 @@ class Dispatcher:
             found = self._picked[key] = self._choose(asked, where)
             self._log[found] = asked
         return found
+
+    # Asked once while tracing, not traced: the answer does not change. This is all that torch.compiler's
+    # assume_constant_result does, which would import the compiler (seconds) wherever a kernel is imported.
+    choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def picked(self) -> list[dict[str, str]]:
         """What has been picked so far: operation, asked, picked, why."""
@@ -121,7 +126,7 @@ class Dispatcher:
         rows = []
         for name, candidate in self.candidates.items():
             against = candidate.available(**where)
-            verdict = "auto" if name == taken else "cannot run here" if against else "by name"
+            verdict = "auto" if name == taken else CANNOT if against else "by name"
             rows.append((name, verdict, against or candidate.advisable(**where) or candidate.why))
         return rows
 

@@ -106,7 +106,7 @@ class Blocks(Around[Process]):
     def nll(self, shell: nn.Module, x0_BL: Ids, seq_B: Ids, rng: Rng, draws: int) -> Bound:
         """The sum of the blocks' bounds; exact where theirs is (``estimator: {type: orders, left_to_right: true}``)."""
         read = Beside(self._clean(x0_BL).to(device_of(shell)))
-        bound = self.inner.nll(Through(shell, read), *self._blocks(x0_BL, seq_B), rng, draws)
+        bound = self.inner.nll(Through(shell, read, together=True), *self._blocks(x0_BL, seq_B), rng, draws)
 
         def summed(nats_N: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
             return nats_N.reshape(len(x0_BL), -1, *nats_N.shape[1:]).sum(1)

@@ -17,10 +17,10 @@ Read = Callable[["Backbone", Tensor, "Tensor | None"], Tensor]
 class Through(nn.Module):
     """A shell whose network is read in another way. Every use of it still goes through the shell's own forward."""
 
-    def __init__(self, shell: nn.Module, read: Read) -> None:
-        """``read``: how the network reads."""
+    def __init__(self, shell: nn.Module, read: Read, together: bool = False) -> None:
+        """``read``: how the network reads; ``together``: a whole batch in its order, never some of its texts."""
         super().__init__()
-        self.shell, self.read = shell, read
+        self.shell, self.read, self.together = shell, read, together
 
     def forward(self, f: Callable[..., Any], *args: Any) -> Any:
         """Apply ``f`` to the network as it is read here."""

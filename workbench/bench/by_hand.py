@@ -1,4 +1,4 @@
-"""What one would compose without the workbench, at SEDD small's size on CUDA: yardsticks, imported by no package.
+"""What one would compose without the workbench, at SEDD small's size on CUDA: yardsticks.
 
 *authors* stacks ``mamba_ssm``'s own Mamba-2 block twice a layer, once on the flipped sequence; *plain* is the published
 SEDD block on scaled_dot_product_attention, adaLN and rotary positions written out.
@@ -19,6 +19,7 @@ class Authors(nn.Module):
     """12 layers of norm and two Mamba-2 blocks, the second from right to left, added."""
 
     def __init__(self) -> None:
+        """SEDD small's sizes."""
         super().__init__()
         from mamba_ssm import Mamba2
 
@@ -27,6 +28,7 @@ class Authors(nn.Module):
         self.ahead, self.back = (nn.ModuleList(Mamba2(DIM, d_state=64) for _ in range(DEPTH)) for _ in range(2))
 
     def forward(self, x_BL: Tensor, sigma_B: Tensor) -> Tensor:
+        """Features h_BLD."""
         h = self.embed(x_BL)
         for norm, ahead, back in zip(self.norms, self.ahead, self.back, strict=True):
             z = norm(h)
@@ -38,6 +40,7 @@ class Plain(nn.Module):
     """The published transformer: every block modulated by σ, LayerNorm in float32, attention by PyTorch."""
 
     def __init__(self, length: int) -> None:
+        """``length``: positions."""
         super().__init__()
         self.embed = nn.Embedding(VOCAB, DIM)
         self.qkv = nn.ModuleList(nn.Linear(DIM, 3 * DIM, bias=False) for _ in range(DEPTH))
@@ -52,6 +55,7 @@ class Plain(nn.Module):
         self.register_buffer("sin", angle.sin().repeat(1, 2)[None, :, None])
 
     def forward(self, x_BL: Tensor, sigma_B: Tensor) -> Tensor:
+        """Features h_BLD."""
         h, c = self.embed(x_BL), F.silu(self.sigma(sigma_B[:, None]))
         for qkv, out, inner, outer, modulate in zip(
             self.qkv, self.out, self.inner, self.outer, self.modulate, strict=True

@@ -1,0 +1,153 @@
+"""The contract of a benchmark: one piece of work, done in several ways, of which one is the yardstick."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from workbench.core.part import Part
+from workbench.environment import cpu_name
+from workbench.train.machine import MEBI, settle
+
+Row = Mapping[str, Any]
+"""A line of a benchmark's table: ``case``, ``way``, and numbers by name."""
+COMMON = ("case", "way", "seconds", "ratio", "peak_mb", "memory", "runs", "wanted", "met")
+"""What every row may hold; other names are a benchmark's own columns."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is wanted of a way: at least this ratio to the yardstick's time, at most this share of its memory, at most
+    these seconds. ``device`` and ``case``: where ("" for everywhere); a case may be given by its beginning."""
+
+    way: str
+    ratio: float | None = None
+    memory: float | None = None
+    seconds: float | None = None
+    case: str = ""
+    device: str = "cpu"
+
+    def in_words(self) -> str:
+        """``≥ 4×, ≤ 0.33 of its memory``."""
+        told = [
+            f"≥ {self.ratio:g}×" if self.ratio is not None else "",
+            f"≤ {self.memory:.2g} of its memory" if self.memory is not None else "",
+            f"< {self.seconds:g} s" if self.seconds is not None else "",
+        ]
+        return ", ".join(one for one in told if one)
+
+    def met(self, row: Row) -> bool:
+        """Whether a row is as wanted."""
+        return (
+            (self.ratio is None or (row.get("ratio") or 0.0) >= self.ratio)
+            and (self.memory is None or (row.get("memory") or 0.0) <= self.memory)
+            and (self.seconds is None or row["seconds"] < self.seconds)
+        )
+
+
+class Absent(Exception):
+    """A way cannot be measured here (a package, a corpus or a device is absent); the message says why."""
+
+
+@dataclass
+class Meter:
+    """Where a measurement is made, and what it is made with."""
+
+    device: str = "cpu"
+    threads: int = 0
+    precision: str = "fp32"
+    _base: float = field(default=0.0, repr=False)
+
+    def settle(self, kept: bool = True) -> None:
+        """Set threads and denormals; ``kept``: keep freed memory too, as training does (`keep_memory`)."""
+        if kept:
+            settle(self.threads)
+            return
+        torch.set_flush_denormal(True)
+        if self.threads:
+            torch.set_num_threads(self.threads)
+
+    def autocast(self, low: bool) -> torch.autocast:
+        """bfloat16 autocast on the device, if ``low``."""
+        return torch.autocast(self.device, torch.bfloat16, enabled=low)
+
+    def begin(self) -> None:
+        """Everything is loaded and built: what memory is taken from here on counts."""
+        self._base = self._peak()
+
+    def seconds(self, call: Callable[[], object], repeats: int, warm: int = 1) -> float:
+        """Median wall clock of ``call`` after ``warm`` calls that do not count."""
+        found = []
+        for _ in range(repeats + warm):
+            with self.timed() as took:
+                call()
+            found.append(took[0])
+        return statistics.median(found[warm:])
+
+    @contextmanager
+    def timed(self) -> Iterator[list[float]]:
+        """Seconds of what is done inside, the device's work included: the one entry, once it is over."""
+        took: list[float] = []
+        self.wait()
+        began = time.perf_counter()
+        yield took
+        self.wait()
+        took.append(time.perf_counter() - began)
+
+    def wait(self) -> None:
+        """Until the device has done what it was given."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def peak_mb(self) -> float:
+        """Peak memory since ``begin``, MB: what tensors took on CUDA, else the growth of the resident set."""
+        return max(0.0, self._peak() - self._base)
+
+    def processor(self) -> str:
+        """The GPU's name, or the processor's."""
+        return torch.cuda.get_device_name() if self.device == "cuda" else cpu_name()
+
+    def _peak(self) -> float:
+        if self.device == "cuda":
+            return torch.cuda.max_memory_allocated() / MEBI
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+class Benchmark(Part, ABC, kind="benchmark"):
+    """One piece of work, measured in several ways and cases; each (way, case) in a process of its own.
+
+    ``ways``: names, the yardstick's among them (none: figures stand by themselves). ``goals``: what is wanted.
+    ``example()`` are toy sizes, at which it runs in seconds (``--quick``, the tests).
+    """
+
+    yardstick: ClassVar[str] = ""
+    ways: ClassVar[tuple[str, ...]]
+    goals: ClassVar[tuple[Goal, ...]] = ()
+
+    @abstractmethod
+    def cases(self, way: str) -> Sequence[str]:
+        """The cases that a way is measured at, in order; the yardstick's are all."""
+
+    @abstractmethod
+    def measure(self, way: str, case: str, meter: Meter) -> Mapping[str, float]:
+        """``seconds`` of the work done this way, ``peak_mb`` where that tells something, and columns of its own.
+
+        Raises:
+            Absent: this way cannot be measured here.
+        """
+
+    def notes(self, rows: Sequence[Row]) -> Sequence[str]:
+        """Lines beneath the table: what is read from it."""
+        return ()
+
+    def draw(self, rows: Sequence[Row], folder: Path, stem: str) -> None:
+        """Write figures into a folder, where there are any."""

@@ -1,0 +1,163 @@
+"""Measuring: each way and case in a process of its own, in turn, several rounds; medians and ratios."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from workbench.bench.base import Absent, Benchmark, Goal, Meter
+from workbench.core.build import build
+from workbench.core.errors import WorkbenchError
+from workbench.core.loading import resolve_as
+from workbench.core.part import Section, did_you_mean
+from workbench.core.tree import override
+
+
+class Suite(Section):
+    """Benchmarks by name.
+
+    Settings:
+        benchmarks: what is measured
+    """
+
+    def __init__(self, benchmarks: dict[str, Benchmark]) -> None:
+        """Keep them."""
+        self.benchmarks = benchmarks
+
+
+@dataclass(frozen=True)
+class Task:
+    """A benchmark as it will be run: its name, its resolved settings, the object; ``toy``: no goals at such sizes."""
+
+    name: str
+    data: Mapping[str, Any]
+    made: Benchmark
+    toy: bool = False
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found of a benchmark: its rows, the ways and cases that could not be measured and why."""
+
+    task: Task
+    rows: list[dict[str, Any]]
+    absent: list[dict[str, str]]
+
+
+def chosen(names: Sequence[str], overrides: Iterable[str] = (), quick: bool = False) -> list[Task]:
+    """Benchmarks by name (none: all), with ``name.setting=value`` set; ``quick``: at toy sizes.
+
+    Raises:
+        WorkbenchError: there is no such benchmark.
+        RecipeError: with every setting that is wrong.
+    """
+    from workbench.core import index
+
+    index.import_parts()
+    known: Mapping[str, Any] = Benchmark.registered
+    for name in names:
+        if name not in known:
+            raise WorkbenchError(f"there is no benchmark {name!r}.{did_you_mean(name, known)}")
+    asked = list(dict.fromkeys(names)) or sorted(known)
+    tree = {name: {"type": name, **(known[name].example() if quick else {})} for name in asked}
+    one = f"{asked[0]}." if len(asked) == 1 else ""
+    words = [text if text.partition("=")[0].partition(".")[0] in tree else one + text for text in overrides]
+    node = resolve_as(Suite, {"benchmarks": override(tree, words)}).node
+    nodes = node.settings["benchmarks"]
+    return [Task(name, nodes[name].as_data(), build(nodes[name]), quick) for name in asked]
+
+
+def measure(
+    task: Task,
+    meter: Meter,
+    rounds: int,
+    tell: Callable[[str], None] = lambda line: None,
+    one: Callable[[Task, str, str, Meter], dict[str, Any]] | None = None,
+) -> Measured:
+    """All ways and cases of a benchmark. ``one``: how a single one is measured (a process of its own).
+
+    A way that fails ends nothing else; what it said is kept.
+    """
+    one = one or in_a_process
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    absent: dict[tuple[str, str], str] = {}
+    for turn in range(rounds):
+        for case, way in pairs(task.made):
+            if (case, way) in absent:
+                continue
+            got = one(task, way, case, meter)
+            if "absent" in got:
+                absent[case, way] = got["absent"]
+                tell(f"{task.name}: {case}, {way}: {got['absent']}")
+                continue
+            found.setdefault((case, way), []).append(got)
+            tell(f"{task.name}: {case}, {way}: {got['seconds']:.4g} s (round {turn + 1} of {rounds})")
+    rows = table(task.made, found, () if task.toy else [g for g in task.made.goals if g.device == meter.device])
+    return Measured(task, rows, [{"case": case, "way": way, "why": why} for (case, way), why in absent.items()])
+
+
+def pairs(made: Benchmark) -> Iterator[tuple[str, str]]:
+    """(case, way) in the order of measuring: a case's ways one after the other."""
+    every = dict.fromkeys(case for way in made.ways for case in made.cases(way))
+    for case in every:
+        yield from ((case, way) for way in made.ways if case in made.cases(way))
+
+
+def in_a_process(task: Task, way: str, case: str, meter: Meter) -> dict[str, Any]:
+    """What a child process measures; ``absent`` with the reason where it cannot, or failed."""
+    asked = {"data": task.data, "way": way, "case": case}
+    asked |= {name: getattr(meter, name) for name in ("device", "threads", "precision")}
+    command = [sys.executable, "-m", "workbench.bench.child", json.dumps(asked)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    if done.returncode or not lines:
+        last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
+        return {"absent": f"failed: {last[0]:.300}"}
+    got: dict[str, Any] = json.loads(lines[-1])
+    return got
+
+
+def here(task: Task, way: str, case: str, meter: Meter) -> dict[str, Any]:
+    """The same in this process (peak memory is then that of all before it too)."""
+    try:
+        return dict(task.made.measure(way, case, meter))
+    except Absent as reason:
+        return {"absent": str(reason)}
+
+
+def table(
+    made: Benchmark, found: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]], goals: Sequence[Goal] = ()
+) -> list[dict[str, Any]]:
+    """A row each case and way: medians, the ratio to the yardstick's seconds, the share of its memory, the goal."""
+    rows: list[dict[str, Any]] = []
+    for (case, way), ones in found.items():
+        row: dict[str, Any] = {"case": case, "way": way, "runs": len(ones)}
+        row |= {name: statistics.median(one[name] for one in ones) for name in ones[0]}
+        rows.append(row)
+    by = {(row["case"], row["way"]): row for row in rows}
+    for row in rows:
+        beside = by.get((row["case"], made.yardstick))
+        row["ratio"] = beside["seconds"] / row["seconds"] if beside else None
+        share = beside and "peak_mb" in row and beside.get("peak_mb", 0) > 0
+        row["memory"] = row["peak_mb"] / beside["peak_mb"] if beside and share else None
+        if goal := goal_of(goals, row):
+            row |= {"wanted": goal.in_words(), "met": goal.met(row)}
+    return rows
+
+
+def goal_of(goals: Sequence[Goal], row: Mapping[str, Any]) -> Goal | None:
+    """What is wanted of a row, if anything is."""
+    fitting = (goal for goal in goals if goal.way == row["way"] and row["case"].startswith(goal.case))
+    return next(fitting, None)
+
+
+def rebuilt(data: Mapping[str, Any]) -> Benchmark:
+    """A benchmark from its resolved settings."""
+    node = resolve_as(Suite, {"benchmarks": {"one": dict(data)}}).node
+    made: Benchmark = build(node.settings["benchmarks"]["one"])
+    return made

@@ -1,0 +1,89 @@
+"""An update of SEDD's weights: rows by chunks beside the published way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from workbench.bench import dense, nets
+from workbench.bench.base import Benchmark, Goal, Meter
+from workbench.bench.updates import RATE, update_of
+from workbench.core.bounds import Count
+from workbench.train.machine import choose_precision
+
+EMA = 0.9999
+
+
+@Benchmark.register("sedd_training")
+class Training(Benchmark):
+    """A training update of SEDD on masks: noise, loss, backward, clip, AdamW, average.
+
+    *published* is the official code's way, written plainly: head outputs, scores and loss of all positions × the
+    vocabulary, averages tensor by tensor. *memory kept* is the same with freed memory kept by the process, which is
+    a setting of the allocator that the workbench makes and anybody could. The network is the same in all ways. bf16 is
+    autocast: blocks in bfloat16, the scores of rows in float32.
+
+    Settings:
+        cases: [vocabulary, sequences] of a batch, a case each
+        length: tokens of a sequence
+        dim: width of the transformer
+        depth: its blocks
+        repeats: updates timed in a process
+    """
+
+    yardstick = "published fp32"
+    ways = (yardstick, "published bf16", "published fp32, memory kept", "workbench fp32", "workbench bf16")
+    goals = (
+        Goal("workbench bf16", ratio=4.0, memory=1 / 3, case="vocabulary 50,257"),
+        Goal("workbench bf16", ratio=1.5, case="vocabulary 1,000"),
+    )
+
+    def __init__(
+        self,
+        cases: Sequence[Sequence[int]] = ((50_257, 4), (1_000, 8)),
+        length: Count = 256,
+        dim: Count = 256,
+        depth: Count = 6,
+        repeats: Count = 3,
+    ) -> None:
+        """Keep the sizes."""
+        self.named = {f"vocabulary {vocab:,}, {batch}×{length} tokens": (vocab, batch) for vocab, batch in cases}
+        self.length, self.dim, self.depth, self.repeats = length, dim, depth, repeats
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        """A vocabulary of 60."""
+        return {"cases": [[60, 2]], "length": 16, "dim": 32, "depth": 1, "repeats": 1}
+
+    def cases(self, way: str) -> Sequence[str]:
+        """The vocabularies."""
+        return list(self.named)
+
+    def measure(self, way: str, case: str, meter: Meter) -> Mapping[str, float]:
+        """Seconds of an update and its peak memory above imports and network."""
+        published, low = way.startswith("published"), "bf16" in way
+        meter.settle(kept=not published or "kept" in way)
+        vocab, batch = self.named[case]
+        net = nets.sedd(vocab, self.length, self.dim, self.depth, meter.device)
+        if published:
+            x0_BL = torch.randint(vocab, (batch, self.length), generator=torch.Generator().manual_seed(0))
+            x0_BL, generator = x0_BL.to(meter.device), torch.Generator(meter.device).manual_seed(1)
+            average = [p.detach().clone() for p in net.parameters()]
+            optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=0)
+
+            def update() -> None:
+                with meter.autocast(low):
+                    dense.train_step(net, optimizer, average, x0_BL, generator)
+        else:
+            process = nets.diffusion(vocab, self.length, meter.device)
+            update = update_of(net, process, batch, meter, low, EMA)
+        meter.begin()
+        seconds = meter.seconds(update, self.repeats)
+        return {"seconds": seconds, "peak_mb": meter.peak_mb(), "tokens_per_second": batch * self.length / seconds}
+
+    def notes(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+        """Whether bfloat16 is what this machine's training would choose by itself."""
+        precision, why = choose_precision("auto", torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        return [f"Training itself would take {precision} here ({why})."]

@@ -1,0 +1,40 @@
+"""A training update as the workbench makes it, less what stands around it (log, checkpoints, prefetching)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from workbench.bench.base import Meter
+from workbench.core.rng import Rng
+from workbench.processes.base import Process, Shell
+from workbench.train.learner import Learner
+from workbench.train.optim import AdamW
+from workbench.train.schedules import Warmup
+from workbench.train.section import Train
+
+RATE = 3e-4
+
+
+def update_of(net: nn.Module, process: Process, batch: int, meter: Meter, low: bool, ema: float) -> Callable[[], None]:
+    """An update on ``batch`` random blocks: prepare, loss, backward, clip, fused AdamW, average; ``low``: autocast."""
+    settings = Train(steps=1 << 30, batch=batch, optimizer=AdamW(lr=RATE), schedule=Warmup(0), ema=ema)
+    learner, shell, device = Learner(net, settings), Shell(net), torch.device(meter.device)
+    x0_BL = np.random.default_rng(0).integers(0, process.outputs - 1, (batch, process.length))
+    numbers, rng = itertools.count(), Rng(1)
+
+    def update() -> None:
+        step = next(numbers)
+        noised = process.prepare(x0_BL, np.arange(batch) + step * batch, step, rng)
+        with meter.autocast(low):
+            loss = process.loss(shell, (noised.pin() if device.type == "cuda" else noised).to(device))
+        loss.nats.backward()  # type: ignore[no-untyped-call]
+        learner.clip()
+        learner.update(step)
+        learner.forget_gradients()
+
+    return update

@@ -1,0 +1,53 @@
+"""``workbench bench``: ways of doing the same work, measured side by side."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from workbench.core.errors import WorkbenchError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments."""
+    parser.add_argument("names", nargs="*", help="benchmarks (default: all; `workbench list benchmark`)")
+    parser.add_argument("override", nargs="*", help="settings to change, as in training.repeats=5")
+    parser.add_argument("--quick", action="store_true", help="toy sizes: seconds, and figures that say nothing")
+    parser.add_argument("--rounds", type=int, help="processes of each way and case (default: 3; 1 with --quick)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 for as many as torch takes")
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="of what is not named")
+    parser.add_argument("--out", type=Path, help="folder for JSON, page and figures, as docs/results/bench")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print the tables, keep the files."""
+    import torch
+
+    from workbench.bench.base import Meter
+    from workbench.bench.page import grid, keep, markdown, record
+    from workbench.bench.run import chosen, measure
+    from workbench.train.machine import choose_device, choose_precision
+
+    words = [*args.names, *args.override]
+    tasks = chosen([w for w in words if "=" not in w], [w for w in words if "=" in w], args.quick)
+    rounds = args.rounds if args.rounds is not None else 1 if args.quick else 3
+    if rounds < 1:
+        raise WorkbenchError("--rounds is at least 1")
+    if args.out is not None and args.out.exists() and not args.out.is_dir():
+        raise WorkbenchError(f"--out {args.out} is a file; name a folder")
+    device = choose_device(args.device)
+    meter = Meter(device.type, args.threads, choose_precision(args.precision, device)[0])
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    measured = []
+    for task in tasks:
+        measured.append(measure(task, meter, rounds, lambda line: print(line, file=sys.stderr, flush=True)))
+        print(f"\n{task.name}\n" + "\n".join(grid(measured[-1].rows, task.made.yardstick)), flush=True)
+    told = record(measured, meter, rounds, shlex.join(["workbench", *sys.argv[1:]]))
+    if args.out is not None:
+        for path in keep(told, markdown(told, measured), measured, args.out):
+            print(path)
+    return 0 if any(one.rows for one in measured) else 1
