@@ -20,6 +20,7 @@ from typing import Any
 from workbench.core.errors import WorkbenchError
 from workbench.core.files import read_json, write_json, write_text
 from workbench.environment import environment
+from workbench.metrics.results import Results, ResultsError
 
 STATES = ("created", "training", "trained", "evaluated", "failed", "interrupted")
 """What a run can be in; ``died`` is read, never written: training or created, by a process that is no more."""
@@ -155,10 +156,12 @@ class RunFolder:
     def holds(self, figures: Path, measured: str) -> bool:
         """Whether a file of figures is of the last checkpoint, by the sampler and evaluations of hash ``measured``."""
         try:
-            kept = read_json(figures)["provenance"]
-            return (kept["step"], kept["measured"]) == (self.read_status().get("step"), measured)
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+            found = Results.from_data(read_json(figures), str(figures))
+            kept = found.provenance
+            known = (kept["step"], kept["measured"]) == (self.read_status().get("step"), measured)
+            return known and bool(found.values)
+        except (OSError, ValueError, KeyError, TypeError, ResultsError):
+            return False  # a damaged file is no figures, however much of it can be read
 
     def figures(self, measured: str) -> Path | None:
         """The file of its figures by those, None where they are still due.

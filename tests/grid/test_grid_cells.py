@@ -105,6 +105,26 @@ def test_the_hash_is_of_what_is_done_not_of_how_it_is_written(tmp_path):
         ({"axes": {"x": 3}, "skip": [{"x": "a"}]}, "axes.x: an axis is a map"),
         ({"axes": {**AB, "z": [1, 2]}, "zip": [["x", "y"], ["y", "z"]]}, "axis 'y' stands in it twice"),
         ({"axes": {}}, "axes"),
+        ({"axes": {"x": {"a": {"train.optimizer.lr": float("nan")}}}}, "axes.x.a.train.optimizer.lr: nan is no number"),
+        ({"axes": {"sampler.steps": [1, float("inf")]}}, r"axes.sampler.steps\[1\]: inf is no number"),
+        ({"axes": AB, "set": {"train": {"ema": float("-inf")}}}, "set.train.ema: -inf is no number"),
+        ({"axes": AB, "base": "a\0b"}, "base: 'a.*b' is no file's name"),
+        ({"axes": {"x": {"a": {"extends": 3}}}}, "axes.x.a.extends: is the name of a file"),
+        ({"axes": AB, "only": {"x": {"y": "1"}, "y": {"x": "a"}}}, "only.x: goes round: x → y → x"),
+        ({"axes": AB, "only": {"x": {"x": "a"}}}, "only.x: goes round: x → x"),
+        ({"axes": AB, "report": {"over": ["X"]}}, "report.over: there is no axis 'X'"),
+        ({"axes": AB, "report": {"over": ["x", "x"]}}, "report.over: names axis 'x' twice"),
+        ({"axes": AB, "report": {"frontiers": [{"x": "rep_2", "y": "rep_4", "along": "z"}]}}, "there is no axis 'z'"),
+        (
+            {"axes": AB, "report": {"over": ["x"], "frontiers": [{"x": "rep_2", "y": "rep_4", "along": "x"}]}},
+            "figures are averaged over axis 'x'",
+        ),
+        (
+            {"axes": AB, "report": {"columns": ["rep_2", "rep_5"]}},
+            r"report.columns\[1\]: no cell measures a figure 'rep_5'",
+        ),
+        ({"axes": AB, "report": {"compare": ["mauv"]}}, r"report.compare\[0\]: no cell measures a figure 'mauv'"),
+        ({"axes": AB, "report": {"frontiers": [{"x": "rep_2", "y": "rep4"}]}}, r"frontiers\[0\].y: .* mean 'rep_4'"),
     ],
 )
 def test_a_faulty_file_is_told_where_and_why(tmp_path, settings, said):
@@ -128,3 +148,22 @@ def test_axes_that_multiply_past_all_use_are_refused_before_they_are_walked(tmp_
 def test_a_grid_that_skips_everything_is_refused(tmp_path):
     with pytest.raises(WorkbenchError, match="leaves no cell"):
         plan(written(tmp_path, axes={"x": {"a": {}}}, skip=[{"x": "a"}]))
+
+
+def test_figures_of_metrics_that_a_cell_adds_may_be_asked_for(tmp_path):
+    axes = {"m": {"few": {}, "more": {"evaluations.final.metrics": ["bits_per_byte", "perplexity"]}}}
+    assert len(plan(written(tmp_path, axes=axes, report={"columns": ["perplexity", "rep_4"]})).cells) == 2
+
+
+def test_files_in_patches_are_named_relative_to_the_grid(tmp_path, monkeypatch):
+    import os
+
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "parent.yaml").write_text(f"extends: {os.path.relpath(SMOKE / 'sedd.yaml', tmp_path)}\n")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    child = str(SMOKE / "distill.yaml")
+    axes = {"start": {"dotted": {"start.recipe": "parent.yaml"}, "whole": {"start": {"recipe": "parent.yaml"}}}}
+    one, two = plan(written(tmp_path, base=child, axes=axes)).cells
+    assert one.resolved.hash == two.resolved.hash
+    with pytest.raises(RecipeError, match=f"{tmp_path}/none.yaml"):
+        plan(written(tmp_path, base=child, axes={"start": {"a": {"start.recipe": "none.yaml"}}}))

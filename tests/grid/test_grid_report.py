@@ -17,6 +17,7 @@ from workbench.report.arms import Arm
 from workbench.report.collect import Run
 from workbench.report.differences import compared
 from workbench.report.frontiers import frontier, lines
+from workbench.report.grid_page import GridPage, _csv
 from workbench.report.grid_tables import arms_table, best_of, long_rows
 
 
@@ -114,3 +115,33 @@ def test_a_bound_above_an_exact_figure_is_no_verdict():
     above = arm("a", [run(f"a{i}", b=value) for i, value in enumerate(bound)])
     below = arm("c", [run(f"c{i}", b=replace(value, value=value.value - 0.5)) for i, value in enumerate(bound)])
     assert [one.verdict for one in compared([base, above, below], ["b"])] == ["higher bound", "better"]
+
+
+def test_notes_with_breaks_stay_comments_in_latex():
+    failed = [arm(name, [run(name, x=Value("x", None, error="a\n\\input{b}\nc"))]) for name in "ab"]
+    text = latex.table(arms_table(failed, ["x"]), "two\nlines")
+    head = text[: text.index("\\begin{table}")]
+    assert "input" in head and all(line.startswith("% ") for line in head.splitlines())
+    assert "\\caption{two lines}" in text
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+cmd|x", "-2+3", "@sum", "\t=1"])
+def test_labels_are_no_formulas_in_a_spreadsheet(text):
+    page = GridPage("t", "", arms_table([], []), [], [], [arm(text, [run("a", x=-0.5)], fix=text)], ["fix"], [], [])
+    (row,) = csv.DictReader(io.StringIO(_csv(page)))
+    assert row["arm"] == row["fix"] == f"'{text}"
+    assert row["value"] == "-0.5"
+
+
+def test_an_untested_difference_stays_in_its_family():
+    base = arm("baseline", [run(f"g{i}", b=v) for i, v in enumerate((1.0, 1.1, 1.2))], True)
+    moved = arm("moved", [run(f"a{i}", b=v) for i, v in enumerate((1.5, 1.62, 1.7))])
+    same = arm("same", [run(f"s{i}", b=v) for i, v in enumerate((1.0, 1.1, 1.2))])
+    alone, (tested, still) = compared([base, moved], ["b"])[0], compared([base, moved, same], ["b"])
+    assert alone.p == tested.p and tested.adjusted == pytest.approx(2 * alone.adjusted)
+    assert still.p is None and still.verdict == "" and "counted in the family" in still.how
+
+
+def test_a_figure_that_was_asked_for_and_not_measured_is_told():
+    (note,) = [note for note in arms_table([arm("a", [run("a", x=1.0)])], ["x", "y"]).notes if "no arm" in note]
+    assert note == "Asked for, and measured by no arm so far: y."

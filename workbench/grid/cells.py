@@ -14,8 +14,10 @@ from workbench.core.build import build
 from workbench.core.errors import Problem, RecipeError, WorkbenchError
 from workbench.core.loading import Resolved
 from workbench.core.tree import stable_hash
-from workbench.grid.section import Grid, Reported, load_grid, wanted_labels
-from workbench.recipe import load
+from workbench.grid.faults import wanted_labels
+from workbench.grid.figures import unknown_figures
+from workbench.grid.section import Grid, Reported, load_grid
+from workbench.recipe import found, load
 from workbench.run import RunFolder, slug
 
 BASELINE = "baseline"
@@ -112,6 +114,9 @@ def plan(path: Path | str, overrides: Iterable[str] = ()) -> Planned:
         cells.append(Cell(f"{number:03d}-{slug(arm.name)[:60]}", arm, recipe, run))
     if problems:
         raise RecipeError(_told(problems, len(arms)), str(source))
+    unknown = list(unknown_figures(grid.report, (cell.resolved for cell in cells)))
+    if unknown:
+        raise RecipeError(unknown, str(source))
     digest = stable_hash([[dict(cell.arm.labels), cell.arm.baseline, *cell.work] for cell in cells])
     return Planned(grid, source, tuple(cells), digest)
 
@@ -162,7 +167,7 @@ def expand(grid: Grid, folder: Path) -> Iterator[Arm]:
             patch = dict(chosen[axis][1])
             base = str(patch.pop("extends", base))
             patches.append(patch)
-        yield Arm(kept, folder / base, tuple(patches))
+        yield Arm(kept, folder / base, tuple(_here(patch, folder) for patch in patches))
 
 
 def baselines(grid: Grid, folder: Path) -> Iterator[Arm]:
@@ -172,7 +177,26 @@ def baselines(grid: Grid, folder: Path) -> Iterator[Arm]:
     over = [axis for axis in grid.report.over if axis in grid.axes]
     for picked in itertools.product(*(_arms(axis, grid.axes[axis]) for axis in over)):
         labels = dict(zip(over, (label for label, _ in picked), strict=True))
-        yield Arm(labels, folder / grid.baseline, (grid.set, *(patch for _, patch in picked)), baseline=True)
+        patches = tuple(_here(patch, folder) for patch in (grid.set, *(patch for _, patch in picked)))
+        yield Arm(labels, folder / grid.baseline, patches, baseline=True)
+
+
+def _here(patch: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A patch whose files are named relative to the grid's, as a recipe's are relative to the recipe."""
+
+    def placed(name: Any) -> Any:
+        if not isinstance(name, str) or (not (folder / name).exists() and found(Path(name)) != Path(name)):
+            return name  # no file's name, or that of a shipped recipe
+        return str((folder / name).resolve())
+
+    known = dict(patch)
+    if isinstance(start := known.get("start"), Mapping) and "recipe" in start:
+        known["start"] = {**start, "recipe": placed(start["recipe"])}
+    if "start.recipe" in known:
+        known["start.recipe"] = placed(known["start.recipe"])
+    if isinstance(plugins := known.get("plugins"), list):
+        known["plugins"] = [placed(name) for name in plugins]
+    return known
 
 
 def _arms(axis: str, arms: Any) -> list[tuple[str, Mapping[str, Any]]]:

@@ -11,8 +11,9 @@ from annotated_types import Gt, MinLen
 from workbench.core.errors import Problem
 from workbench.core.loading import Resolved, resolve_as
 from workbench.core.node import Node
-from workbench.core.part import Section, did_you_mean
+from workbench.core.part import Section
 from workbench.core.tree import load_tree, override
+from workbench.grid.faults import faults
 from workbench.recipe import Name, found
 
 Share = Annotated[float, Gt(0)]
@@ -122,45 +123,7 @@ class Grid(Section):
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
         """Axes that are no axes, patches that are no maps, names of axes that the file does not have."""
         yield from super().misfits(node, root)
-        axes: dict[str, Any] = node.settings["axes"]
-        for axis, arms in axes.items():
-            yield from _faults(axis, arms)
-        labels = {axis: [str(one) for one in arms] for axis, arms in axes.items() if isinstance(arms, (dict, list))}
-        named: list[tuple[str, str, Any]] = [
-            (f"zip[{i}]", axis, None) for i, group in enumerate(node.settings["zip"] or []) for axis in group
-        ]
-        named += [
-            (f"skip[{i}]", axis, wanted)
-            for i, one in enumerate(node.settings["skip"] or [])
-            for axis, wanted in one.items()
-        ]
-        for axis, where in (node.settings["only"] or {}).items():
-            named += [(f"only.{axis}", axis, None)]
-            named += [(f"only.{axis}", other, wanted) for other, wanted in where.items()]
-        for path, axis, wanted in named:
-            if axis in axes and axis not in labels:
-                continue  # told above
-            if axis not in axes:
-                yield Problem(path, f"there is no axis {axis!r}.{did_you_mean(axis, axes)}")
-                continue
-            for label in wanted_labels(wanted):
-                if label not in labels.get(axis, []):
-                    yield Problem(path, f"axis {axis!r} has no {label!r}.{did_you_mean(label, labels.get(axis, []))}")
-        zipped = [axis for group in node.settings["zip"] or [] for axis in group]
-        for axis in sorted({axis for axis in zipped if zipped.count(axis) > 1}):
-            yield Problem("zip", f"axis {axis!r} stands in it twice: it can go along with one group")
-        for i, group in enumerate(node.settings["zip"] or []):
-            sizes = {axis: len(axes[axis]) for axis in group if axis in labels}
-            if len(set(sizes.values())) > 1:
-                told = ", ".join(f"{axis} {size}" for axis, size in sizes.items())
-                yield Problem(f"zip[{i}]", f"axes that go together have as many arms; found {told}")
-
-
-def wanted_labels(wanted: Any) -> list[str]:
-    """Labels as ``skip`` and ``only`` name them: one, or a list; None names none."""
-    if wanted is None:
-        return []
-    return [str(one) for one in wanted] if isinstance(wanted, list) else [str(wanted)]
+        yield from faults(node.settings)
 
 
 def load_grid(path: Path | str, overrides: Iterator[str] | tuple[str, ...] = ()) -> Resolved:
@@ -173,20 +136,3 @@ def load_grid(path: Path | str, overrides: Iterator[str] | tuple[str, ...] = ())
     place = found(Path(path))
     tree = override({"name": place.stem, **load_tree(place)}, overrides)
     return resolve_as(Grid, tree, place)
-
-
-def _faults(axis: str, arms: Any) -> Iterator[Problem]:
-    if not isinstance(arms, (dict, list)) or not arms:
-        yield Problem(f"axes.{axis}", "an axis is a map of patches by their labels, or a list of values; neither empty")
-    elif isinstance(arms, list):
-        if len({str(one) for one in arms}) < len(arms):
-            yield Problem(f"axes.{axis}", "lists a value twice")
-    else:
-        if len({str(label) for label in arms}) < len(arms):
-            yield Problem(f"axes.{axis}", "has two labels that read the same")
-        for label, patch in arms.items():
-            if not str(label).isprintable() or not str(label):
-                yield Problem(f"axes.{axis}", f"the label {str(label)!r:.60} cannot be printed on one line")
-            if patch is not None and not isinstance(patch, dict):
-                message = f"a patch is a map of settings, as in {{train.steps: 100}}; found {patch!r:.60}"
-                yield Problem(f"axes.{axis}.{label}", message)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workbench import experiment
-from workbench.core.errors import in_words
+from workbench.core.errors import WorkbenchError, in_words
 from workbench.core.files import write_json
 from workbench.core.loading import Resolved
 from workbench.evaluate import Tell, silent
@@ -96,10 +96,20 @@ def train(resolved: Resolved, places: Places) -> RunFolder:
         run = next(iter(find(resolved.hash, places.runs)), None) or experiment.create(resolved, places.runs)
     if not run.finished:
         start = resolved.data["start"]
-        if start is not None and start["recipe"]:
-            train(load(start["recipe"], start["changes"] or ()), places)
+        if start is not None and start["recipe"] and not _is_trained(start["run"], places):
+            parent = load(start["recipe"], start["changes"] or ())
+            if parent.hash != start["run"]:
+                raise WorkbenchError(
+                    f"start: {start['recipe']} is now a recipe of hash {parent.hash}, and the run begins with one of "
+                    f"hash {start['run']}: undo the change, or plan the grid anew"
+                )
+            train(parent, places)
         experiment.train(run, resolved, places.cache, quiet=True)
     return run
+
+
+def _is_trained(digest: str, places: Places) -> bool:
+    return any(run.finished for run in find(digest, places.runs))
 
 
 def measure(run: RunFolder, cell: Cell, cache: Path | None, tell: Tell = silent) -> None:

@@ -21,6 +21,9 @@ SEEDS = "over {n} repetitions, in pairs; t interval"
 UNITS = "one training each; over {n} common units, in pairs, bootstrap: sampling error, not that of training"
 APART = "one training each; from both standard errors: sampling error, not that of training"
 BARE = "one repetition without standard errors: no interval"
+UNTESTED = "not tested for want of spread, and counted in the family after Holm"
+ROUNDING = 1e-12
+"""Differences that spread by less than this share of the figures spread by rounding alone."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,15 @@ def compared(arms: Sequence[Arm], names: Sequence[str]) -> list[Difference]:
     found: list[Difference] = []
     for name in names:
         family = [one for arm in arms if arm is not base and base is not None and (one := _difference(arm, base, name))]
-        tested = [one for one in family if one.p is not None]
-        adjusted = iter(holm([one.p for one in tested if one.p is not None]))
-        found += [replace(one, adjusted=next(adjusted)) if one.p is not None else one for one in family]
+        if all(one.p is None for one in family):
+            found += family
+            continue
+        # one that cannot be tested stays a member, with the p of no difference: the others pay for the look at it
+        adjusted = holm([1.0 if one.p is None else one.p for one in family])
+        found += [
+            replace(one, how=f"{one.how}; {UNTESTED}") if one.p is None else replace(one, adjusted=p)
+            for one, p in zip(family, adjusted, strict=True)
+        ]
     return found
 
 
@@ -89,7 +98,8 @@ def _difference(arm: Arm, base: Arm, name: str) -> Difference | None:
     if len(common) > 1:
         a, b = (np.asarray([side[key].value for key in common], dtype=np.float64) for side in (ours, theirs))
         estimate, spread = paired_difference(a, b), float((a - b).std(ddof=1))
-        p = _student_p(estimate.value / estimate.se, len(common) - 1) if estimate.se else None
+        flat = not estimate.se or estimate.se <= ROUNDING * float(np.abs(np.concatenate([a, b])).max())
+        p = None if flat or not estimate.se else _student_p(estimate.value / estimate.se, len(common) - 1)
         how = SEEDS.format(n=len(common))
         seen = smallest_detectable(spread, len(common))
         return Difference(arm.label, name, estimate, better, how, relations, p, None, seen)

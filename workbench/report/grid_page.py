@@ -33,6 +33,8 @@ SAMPLED = 12
 CURVES = 8
 """Trainings whose curves are drawn: more cannot be told apart."""
 FIGURES = "figures"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the beginning of a formula."""
 
 
 @dataclass(frozen=True)
@@ -133,5 +135,18 @@ def _markdown(page: GridPage, date: str) -> str:
 def _csv(page: GridPage) -> str:
     heads, rows = long_rows(page.arms, page.axes)
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([heads, *rows])
+    csv.writer(out, lineterminator="\n").writerows([[_inert(text) for text in row] for row in [heads, *rows]])
     return out.getvalue()
+
+
+def _inert(text: str) -> str:
+    """Text that a spreadsheet shows and does not run as a formula; a number is left as it is."""
+    return f"'{text}" if text[:1] in FORMULA and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
