@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,14 +22,28 @@ from workbench.core.errors import WorkbenchError
 from workbench.core.rng import Rng
 from workbench.data.base import Corpus, Tokenizer
 from workbench.data.section import Prepared
+from workbench.data.storage import DataError
 from workbench.data.windows import Blocks
-from workbench.metrics.base import Continued, Cost, Drawn, Evaluation, Evidence, HeldOut, Prompts, Texts, needed
+from workbench.metrics.base import (
+    Continued,
+    Cost,
+    Drawn,
+    Evaluation,
+    Evidence,
+    HeldOut,
+    HeldOutPart,
+    Prompts,
+    Texts,
+    needed,
+)
 from workbench.metrics.diversity import word_set
 from workbench.metrics.solving import Attempts, Solving
 from workbench.solving import attempts_at
 
 EOS = "\n\n"
 """What the end of a document is shown as, to readers and to judges: an empty line."""
+SELECTION = 4
+"""One of so many held-out blocks serves to select."""
 Tell = Callable[[str, float], None]
 """``tell(what, share done)``."""
 
@@ -43,6 +57,22 @@ def spread(count: int, size: int) -> npt.NDArray[np.int64]:
     if count <= 0 or count >= size:
         return np.arange(size)
     return np.floor((np.arange(count) + 0.5) * size / count).astype(np.int64)
+
+
+def part_of(blocks: Blocks, part: HeldOutPart) -> Blocks:
+    """The held-out blocks that an evaluation sees: all, the first quarter (``selection``), or the others.
+
+    The two parts have no block in common, whatever else an evaluation says; a document at the cut may lie in both.
+
+    Raises:
+        DataError: there are too few to be cut.
+    """
+    if part == "all":
+        return blocks
+    cut = len(blocks) // SELECTION
+    if cut == 0:
+        raise DataError(f"{len(blocks)} held-out blocks cannot be cut in two parts: {SELECTION} are the least")
+    return blocks.between(0, cut) if part == "selection" else blocks.between(cut, len(blocks))
 
 
 @dataclass(frozen=True)
@@ -63,6 +93,10 @@ class Examiner:
 
     def evidence(self, evaluation: Evaluation, tell: Tell = silent) -> Evidence:
         """What the evaluation's metrics look at, gathered when first asked for. Weights: those in the shell now."""
+        whole = self._data()
+        return replace(self, data=replace(whole, valid=part_of(whole.valid, evaluation.part)))._seen(evaluation, tell)
+
+    def _seen(self, evaluation: Evaluation, tell: Tell) -> Evidence:
         wanted, prompts = needed(evaluation.metrics), evaluation.prompts
         data = self._data()
         return Evidence(
@@ -172,9 +206,7 @@ class Examiner:
         chosen = spread(solving.instances, len(blocks))
         return attempts_at(self, solving, blocks[chosen], chosen, lambda share: tell("puzzles", share))
 
-    def draw(
-        self, canvas: Canvas, progress: Callable[[float], None] | None = None, stream: str = "sample"
-    ) -> Samples:
+    def draw(self, canvas: Canvas, progress: Callable[[float], None] | None = None, stream: str = "sample") -> Samples:
         """Fill a canvas. ``stream``: whose random numbers."""
         with torch.no_grad(), self.autocast():
             view = self.model.process.view(self.model.shell)

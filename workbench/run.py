@@ -231,6 +231,14 @@ def find(digest: str, root: Path | str = "runs") -> list[RunFolder]:
     return sorted(found, key=furthest)
 
 
+def by_hash(root: Path | str = "runs") -> dict[str, RunFolder]:
+    """The furthest run of every recipe under ``root``, by hash."""
+    known: dict[str, RunFolder] = {}
+    for run in sorted(every(root), key=furthest):
+        known.setdefault(run.hash, run)
+    return known
+
+
 def furthest(run: RunFolder) -> tuple[bool, int, str]:
     """What runs are sorted by: finished ones first, then the furthest, then by name."""
     return not run.finished, -int(run.read_status().get("step") or 0), run.path.name

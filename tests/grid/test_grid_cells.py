@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from tests.grid.files import SMOKE, written
 from workbench.core.build import build
 from workbench.core.errors import RecipeError, WorkbenchError
-from workbench.grid.cells import expand, plan
+from workbench.grid.cells import plan
+from workbench.grid.expand import expand
 from workbench.grid.section import load_grid
 
 

@@ -155,7 +155,7 @@ class Raises(Shaper):
     [
         ("WorkbenchError('the plug-in says so')", "the plug-in says so"),
         ("KeyError('x')", "KeyError: 'x'"),
-        ("RuntimeError(\"can't allocate memory: you tried\")", "out of memory"),
+        ('RuntimeError("can\'t allocate memory: you tried")', "out of memory"),
     ],
 )
 def test_a_cell_that_raises_fails_alone_and_is_tried_again_on_request(tmp_path, capsys, error, said):

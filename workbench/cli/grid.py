@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     planned = plan(args.grid, args.override)
     if args.worker:
         return _work(args, planned)
-    networks = fairness.costed(planned.cells)
+    networks = fairness.costed(planned.trainings)
     if args.dry_run:
         _show_plan(planned, networks, args.json)
     fairness.require_fair(planned, networks)
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     if args.status:
         return _show_status(planned, folder, args)
     if args.retry:
-        folder.forgive(planned.cells)
+        folder.forgive(planned.due)
     _run_all(args, planned, folder, launcher(args.launcher, args.workers))
     return _report(args, planned, folder)
 
@@ -72,18 +72,19 @@ def _run_all(args: argparse.Namespace, planned: Planned, folder: GridFolder, by:
     from workbench.train.progress import clock
 
     began, next_words, next_look, more = time.monotonic(), 0.0, 0.0, True
-    first = tally(standings(planned, folder, args.runs))
-    before, total = first.get("done", 0), len(planned.cells)
+    first = tally(standings(planned, folder, args.runs, trials=True))
+    before, total = first.get("done", 0), len(planned.due)
     due = total - before - first.get("failed", 0)
     if not due:
         return
-    print(f"{folder.path}: {total} cells, {before} done before", flush=True)
+    tried = f" and {len(planned.trials)} trials" * bool(planned.trials)
+    print(f"{folder.path}: {len(planned.cells)} cells{tried}, {before} done before", flush=True)
 
     def watch() -> bool:
         nonlocal next_words, next_look, more
         if (now := time.monotonic()) < next_look:
             return more
-        found = standings(planned, folder, args.runs)
+        found = standings(planned, folder, args.runs, trials=True)
         counts = tally(found)
         done, over = counts.get("done", 0), counts.get("done", 0) + counts.get("failed", 0)
         more, next_look = over < total, now + SHARE * (time.monotonic() - now)
@@ -212,7 +213,7 @@ def _show_status(planned: Planned, folder: GridFolder, args: argparse.Namespace)
     from workbench.cli.tables import print_json, print_rows
     from workbench.grid.status import standings, tally
 
-    found = standings(planned, folder, args.runs)
+    found = standings(planned, folder, args.runs, trials=True)
     if args.json:
         facts = [(one.cell.name, one.state, one.detail, str(one.run.path) if one.run else None) for one in found]
         print_json([dict(zip(("cell", "state", "detail", "run"), each, strict=True)) for each in facts])

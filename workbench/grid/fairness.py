@@ -40,11 +40,11 @@ def costed(cells: Sequence[Cell]) -> list[Costed]:
     """Each distinct training among ``cells``, costed once, in their order."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
-        groups.setdefault(cell.resolved.hash, []).append(cell)
+        groups.setdefault(cell.training.hash, []).append(cell)
     found = []
     for group in groups.values():
-        cost = estimate(group[0].resolved)
-        found.append(Costed(tuple(group), cost, cost.tokens_per_step * _steps(group[0].resolved)))
+        cost = estimate(group[0].training)
+        found.append(Costed(tuple(group), cost, cost.tokens_per_step * _steps(group[0].training)))
     return found
 
 

@@ -25,6 +25,7 @@ def faults(settings: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _names(settings, axes, labels)
     yield from _zips(settings["zip"] or [], axes, labels)
     yield from _circles(settings["only"] or {})
+    yield from _sweep(settings["sweep"] or {}, axes)
     yield from _report(settings["report"].settings, axes)
 
 
@@ -124,6 +125,27 @@ def _circles(only: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
 
     for axis in only:
         yield from walk((axis,))
+
+
+def _sweep(sweep: Mapping[str, Any], axes: Mapping[str, Any]) -> Iterator[Problem]:
+    patched = {axis for axis, arms in axes.items() if isinstance(arms, list)}
+    patches = [patch for arms in axes.values() if isinstance(arms, dict) for patch in arms.values()]
+    patched |= {setting for patch in patches if isinstance(patch, dict) for setting in patch}
+    for setting, wanted in sweep.items():
+        path, factors = f"sweep.{setting}", isinstance(wanted, dict)
+        values = wanted.get("times") if isinstance(wanted, dict) and set(wanted) == {"times"} else wanted
+        if not isinstance(values, list) or not values:
+            yield Problem(
+                path, f"is a list of values, or {{times: [0.3, 1, 3]}} of the recipe's own; found {wanted!r:.60}"
+            )
+            continue
+        yield from _plain(path, values)
+        if len({str(one) for one in values}) < len(values):
+            yield Problem(path, "lists a value twice")
+        if factors and not all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in values):
+            yield Problem(path, f"factors are numbers; found {values!r:.60}")
+        if not factors and setting in patched:
+            yield Problem(path, "is set by an axis, which values of a sweep would replace; sweep {times: factors}")
 
 
 def _report(settings: Mapping[str, Any], axes: Mapping[str, Any]) -> Iterator[Problem]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from workbench.core.errors import WorkbenchError
 from workbench.core.files import read_json, write_json
-from workbench.grid.cells import Cell, Planned
+from workbench.grid.cells import Cell, Option, Planned
 from workbench.run import is_held, only_writer
 
 DEATHS = 3
@@ -122,7 +122,12 @@ def described(planned: Planned) -> dict[str, Any]:
                 "baseline": cell.arm.baseline,
                 "recipe": cell.resolved.hash,
                 "measured": cell.resolved.measured,
+                **({"tried": [_option(one) for one in cell.options]} if cell.options else {}),
             }
             for cell in planned.cells
         ],
     }
+
+
+def _option(one: Option) -> dict[str, Any]:
+    return {"values": dict(one.values), "recipe": one.resolved.hash, "measured": one.resolved.measured}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Gt, MinLen
 
+from workbench.core.bounds import Count, Natural
 from workbench.core.errors import Problem
 from workbench.core.loading import Resolved, resolve_as
 from workbench.core.node import Node
@@ -17,6 +18,8 @@ from workbench.grid.faults import faults
 from workbench.recipe import Name, found
 
 Share = Annotated[float, Gt(0)]
+FACTORS = "times"
+"""The word before factors of a sweep."""
 
 
 class Fair(Section):
@@ -80,6 +83,20 @@ class Reported(Section):
         self.frontiers, self.note = frontiers or [], note
 
 
+class Select(Section):
+    """What values of a sweep are chosen by: bits per byte of the first quarter of the held-out text.
+
+    Settings:
+        blocks: of that quarter; 0 takes all of them.
+        draws: noise draws a block, where the likelihood is a bound.
+        batch: blocks handled at a time.
+    """
+
+    def __init__(self, blocks: Natural = 0, draws: Count = 4, batch: Count = 64) -> None:
+        """Keep the settings."""
+        self.blocks, self.draws, self.batch = blocks, draws, batch
+
+
 class Grid(Section):
     """Cells made of a recipe by named patches along axes, beside a baseline.
 
@@ -95,11 +112,15 @@ class Grid(Section):
         zip: lists of axes that go along together instead of being multiplied.
         only: axis → {other axis: labels}: the axis varies only where the other one has such a label.
         skip: combinations left out, each {axis: labels}.
+        sweep: settings of training tried anew for every arm and seed, the baseline's too: each a list of values, or
+            ``{times: factors}`` of the value that the recipe has. The best by ``select`` is compared, on the other
+            three quarters of the held-out text.
+        select: what values of a sweep are chosen by.
         fair: what must be alike in arms that are trained.
         report: how the page puts cells together.
     """
 
-    usual: ClassVar[Mapping[str, Any]] = {"fair": {}, "report": {}}
+    usual: ClassVar[Mapping[str, Any]] = {"fair": {}, "report": {}, "select": {}}
 
     def __init__(
         self,
@@ -108,16 +129,18 @@ class Grid(Section):
         axes: Annotated[dict[str, Any], MinLen(1)],
         fair: Fair,
         report: Reported,
+        select: Select,
         baseline: str | None = None,
         set: dict[str, Any] | None = None,
         zip: list[list[str]] | None = None,
         only: dict[str, dict[str, Any]] | None = None,
         skip: list[dict[str, Any]] | None = None,
+        sweep: dict[str, Any] | None = None,
     ) -> None:
         """Keep the settings."""
         self.name, self.base, self.axes, self.baseline = name, base, axes, baseline
         self.set, self.zip, self.only, self.skip = set or {}, zip or [], only or {}, skip or []
-        self.fair, self.report = fair, report
+        self.fair, self.report, self.sweep, self.select = fair, report, sweep or {}, select
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
@@ -126,13 +149,15 @@ class Grid(Section):
         yield from faults(node.settings)
 
 
-def load_grid(path: Path | str, overrides: Iterator[str] | tuple[str, ...] = ()) -> Resolved:
-    """Read a grid's file; ``overrides`` are of the grid (``set.train.steps=10``, ``report.over=[]``).
+def load_grid(source: Path | str | Mapping[str, Any], overrides: Iterable[str] = ()) -> Resolved:
+    """Read a grid's file, or its settings as data; ``overrides`` are of the grid (``set.train.steps=10``).
 
     Raises:
         RecipeError: with every problem of the file.
         WorkbenchError: it cannot be read.
     """
-    place = found(Path(path))
+    if isinstance(source, Mapping):
+        return resolve_as(Grid, override({"name": "grid", **source}, overrides))
+    place = found(Path(source))
     tree = override({"name": place.stem, **load_tree(place)}, overrides)
     return resolve_as(Grid, tree, place)

@@ -20,8 +20,9 @@ from workbench.core.loading import Resolved
 from workbench.evaluate import Tell, silent
 from workbench.grid.cells import Cell, Planned
 from workbench.grid.folder import GridFolder
+from workbench.grid.sweep import chosen, tried
 from workbench.recipe import load
-from workbench.run import InUse, RunFolder, find, only_writer, turn
+from workbench.run import InUse, RunFolder, by_hash, find, only_writer, turn
 from workbench.train.interrupt import Interrupted
 
 WAIT = 1.0
@@ -48,11 +49,20 @@ def work(planned: Planned, folder: GridFolder, places: Places, heard: Heard, tel
     Raises:
         Interrupted: a signal came; everything is saved.
     """
-    waiting = list(planned.cells)
+    waiting = list(planned.due)
     while waiting:
-        left = []
-        for cell in waiting:
+        left: list[Cell] = []
+        known: dict[str, RunFolder] = {}
+        for waited in waiting:
+            cell = waited
             try:
+                if waited.options:
+                    known = known or by_hash(places.runs)  # trials come first: what they did in this round is known
+                    settled = chosen(waited, tried(waited, folder, known.get))
+                    if settled is None:
+                        left.append(waited)
+                        continue
+                    cell = settled
                 run = run_of(cell, places)
                 done = run is not None and run.figures(cell.resolved.measured) is not None
                 if not folder.failure(cell) and not done:
@@ -61,7 +71,7 @@ def work(planned: Planned, folder: GridFolder, places: Places, heard: Heard, tel
                         finish(cell, places, tell)
                     heard(cell, "done")
             except InUse:
-                left.append(cell)
+                left.append(waited)
             except Interrupted:
                 raise
             except (Exception, SystemExit) as error:  # a plug-in may do anything
@@ -81,7 +91,7 @@ def finish(cell: Cell, places: Places, tell: Tell = silent) -> None:
     """
     run = run_of(cell, places)
     if run is None or not run.finished:
-        run = train(cell.resolved, places)
+        run = train(cell.training, places)
     if run.figures(cell.resolved.measured) is None:
         measure(run, cell, places.cache, tell)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from workbench.core.bounds import Count, Natural
 from workbench.core.errors import Problem, WorkbenchError
@@ -17,9 +17,12 @@ from workbench.metrics.value import Better, Value
 if TYPE_CHECKING:
     from workbench.core.node import Node
 
+HeldOutPart = Literal["all", "selection", "comparison"]
+"""What an evaluation sees of the held-out text."""
+
 __all__ = [
-    "Continued", "Cost", "Drawn", "Evaluation", "Evidence", "HeldOut", "Metric", "MissingEvidence", "Prompts", "Texts",
-    "measure", "needed",
+    "Continued", "Cost", "Drawn", "Evaluation", "Evidence", "HeldOut", "HeldOutPart", "Metric", "MissingEvidence",
+    "Prompts", "Texts", "measure", "needed",
 ]  # fmt: skip
 
 
@@ -116,9 +119,11 @@ class Evaluation(Section):
         judge: a language model that reads the samples; metrics that ask one say so.
         prompts: held-out text to be continued, for metrics of conditional generation.
         solving: how held-out puzzles are attempted, on a corpus that has a checker.
+        part: of the held-out text: all of it; ``selection``, the first quarter, where settings are chosen; or
+            ``comparison``, the rest, where what was chosen is compared.
     """
 
-    neutral: ClassVar[Mapping[str, Any]] = {"judge": None, "prompts": None, "solving": None}
+    neutral: ClassVar[Mapping[str, Any]] = {"judge": None, "prompts": None, "solving": None, "part": "all"}
     usual: ClassVar[Mapping[str, Any]] = {
         "metrics": [{"type": "bits_per_byte"}, {"type": "unigram_bits_per_byte"}],
     }
@@ -134,9 +139,10 @@ class Evaluation(Section):
         judge: Judge | None = None,
         prompts: Prompts | None = None,
         solving: Solving | None = None,
+        part: HeldOutPart = "all",
     ) -> None:
         """Keep the settings."""
-        self.metrics, self.judge, self.prompts, self.solving = metrics, judge, prompts, solving
+        self.metrics, self.judge, self.prompts, self.solving, self.part = metrics, judge, prompts, solving, part
         self.blocks, self.draws, self.samples, self.batch, self.every = blocks, draws, samples, batch, every
 
     @classmethod

@@ -23,6 +23,7 @@ from workbench.report.frontiers import SIGNS, frontier
 from workbench.report.grid_tables import arms_table, long_rows
 from workbench.report.plots import Plot, all_plots
 from workbench.report.tables import Table
+from workbench.report.tried import sentence, tried_table
 
 if TYPE_CHECKING:
     from workbench.grid.cells import Planned
@@ -35,6 +36,9 @@ CURVES = 8
 FIGURES = "figures"
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula."""
+
+
+NOTHING_TRIED = Table((), ())
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class GridPage:
     axes: Sequence[str]
     failed: Sequence[str]
     trainings: Sequence[Run]
+    tried: Table = NOTHING_TRIED
 
 
 def write_page(page: GridPage, out: Path) -> list[Path]:
@@ -79,7 +84,8 @@ def grid_page(planned: Planned, found: Sequence[Standing]) -> GridPage:
     if 1 < len(trainings) <= CURVES:
         plots += all_plots(trainings)
     lead = f"{done} of {len(found)} cells measured: {len(arms)} arms"
-    lead += f", {len(trainings)} training{'s' * (len(trainings) != 1)}. {settings.note}".rstrip()
+    lead += f", {len(trainings)} training{'s' * (len(trainings) != 1)}."
+    lead = " ".join(text for text in (lead, sentence(found), settings.note) if text)
     axes = [axis for axis in planned.grid.axes if axis not in settings.over]
     return GridPage(
         title=planned.grid.name,
@@ -91,6 +97,7 @@ def grid_page(planned: Planned, found: Sequence[Standing]) -> GridPage:
         axes=axes,
         failed=[text for arm in arms for text in arm.failed],
         trainings=trainings,
+        tried=tried_table(found),
     )
 
 
@@ -102,6 +109,7 @@ def _html(page: GridPage, date: str) -> str:
     parts = [
         html.section("Figures", html.table_of(page.table) + html.notes_of(page.table)),
         html.section("Differences to the baseline", html.table_of(table) + html.notes_of(table)) if table.rows else "",
+        html.section("Tried", html.table_of(page.tried) + html.notes_of(page.tried)) if page.tried.rows else "",
         html.section("Plots", legends + html.panels(page.plots)) if page.plots else "",
         html.section("Not measured", html.items(page.failed)) if page.failed else "",
         html.section("Samples", html.samples(shown)) if sampled else "",
@@ -122,6 +130,9 @@ def _markdown(page: GridPage, date: str) -> str:
     if table.rows:
         parts += ["## Differences to the baseline", markdown.table_text(table, "arm")]
         parts.append("\n".join(f"- {markdown.line(note)}" for note in table.notes))
+    if page.tried.rows:
+        parts += ["## Tried", markdown.table_text(page.tried, "cell")]
+        parts.append("\n".join(f"- {markdown.line(note)}" for note in page.tried.notes))
     for plot in page.plots:  # the SVG has no words beside its axes, and Markdown no legend
         told = ", ".join(f"{mark} {label}" for mark, label in zip(itertools.cycle(SIGNS), plot.legend, strict=False))
         text = f"![{plot.title}]({FIGURES}/{plot.name}.svg)\n\n*{plot.title}.* {plot.caption}"
