@@ -23,8 +23,9 @@ bench: $(VENV)/.installed  ## ratios measured side by side; JSON under docs/resu
 	$(BIN)/python tests/benchmarks/sampling.py --out docs/results/sampling
 	$(BIN)/python tests/benchmarks/bound.py --out docs/results/bound
 
-soak: $(VENV)/.installed-test  ## 20 kills -9 at random moments of a training run
+soak: $(VENV)/.installed-test  ## 20 kills -9 at random moments of a training run, and 20 of a grid
 	$(BIN)/python tests/soak.py --kills 20
+	$(BIN)/python tests/soak_grid.py --kills 20
 
 install: $(VENV)/.installed
 install-test: $(VENV)/.installed-test

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.grid.files import SMOKE, figures, written
+from tests.grid.files import SMOKE, figures, pids, written
 from workbench.cli.main import main
 from workbench.core.errors import RecipeError, WorkbenchError
 from workbench.data.storage import DataError
@@ -154,6 +159,20 @@ def test_the_same_command_and_another_grid_find_what_was_tried(done, tmp_path, c
     assert "6 done" in capsys.readouterr().out
     assert main(["grid", str(planned.source), *words, "--dry-run"]) == 0
     assert "2 cells, 4 trainings" in capsys.readouterr().out
+
+
+def test_a_killed_sweep_goes_on_and_chooses_the_same(done, tmp_path):
+    _, _, folder = done
+    places = ["--runs", str(tmp_path / "runs"), "--grids", str(tmp_path / "grids"), "--workers", "2"]
+    run = [sys.executable, "-m", "workbench", "grid", str(swept(tmp_path)), *places]
+    process = subprocess.Popen(run)
+    while not pids(tmp_path) and process.poll() is None:
+        time.sleep(0.02)
+    for pid in [process.pid, *pids(tmp_path)]:  # the parent and whoever works, at one moment
+        os.kill(pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert subprocess.run(run, timeout=240).returncode == 0
+    assert figures(tmp_path / "runs") == figures(folder / "runs")
 
 
 def test_a_cell_waits_for_its_trials_and_goes_on_without_those_that_fail(done, tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.grid.files import SMOKE, figures, written
+from tests.grid.files import SMOKE, figures, pids, written
 from workbench.cli.main import main
 from workbench.core.errors import RecipeError, WorkbenchError
 from workbench.grid.cells import plan
@@ -70,15 +70,6 @@ def test_two_invocations_share_the_work(undisturbed, tmp_path):
     assert figures(tmp_path / "runs") == figures(undisturbed / "runs")
     logs = "".join(path.read_text() for path in tmp_path.glob("grids/*/workers/*.log"))
     assert logs.count(": done") == 4
-
-
-def pids(folder):
-    """Workers that have a cell in hand."""
-    found = []
-    for claim in folder.glob("grids/*/claims/*"):
-        words = claim.read_text().split()
-        found += [int(words[1])] if words else []
-    return found
 
 
 def kill_a_worker(folder, process):

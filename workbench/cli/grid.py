@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 EVERY = 10.0
 """Seconds between lines on how it stands, where the output is no terminal."""
+ROUNDS = 3
+"""Times that workers are started anew where they ended and nothing came of it."""
 SHARE = 20.0
 """A look at how all cells stand reads all their figures: the next one waits this many times as long as it took."""
 
@@ -36,6 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grids", type=Path, default=Path("grids"), help="folder of grids' folders (default: grids)")
     parser.add_argument("--json", action="store_true", help="with --dry-run or --status: data for another program")
     parser.add_argument("--worker", choices=("child", "alone"), help=argparse.SUPPRESS)
+    parser.add_argument("--plan", help=argparse.SUPPRESS)
     add_places(parser)
 
 
@@ -49,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         raise WorkbenchError("--workers is their number, at least 1")
     planned = plan(args.grid, args.override)
     if args.worker:
+        require_same_plan(planned, args.plan)
         return _work(args, planned)
     networks = fairness.costed(planned.trainings)
     if args.dry_run:
@@ -67,11 +72,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_all(args: argparse.Namespace, planned: Planned, folder: GridFolder, by: Launcher) -> None:
     """Have workers at it, and say how it goes until nothing is left to do."""
+    from workbench.grid.cells import plan
     from workbench.grid.status import standings, tally
     from workbench.launch.base import Job
     from workbench.train.progress import clock
 
-    began, next_words, next_look, more = time.monotonic(), 0.0, 0.0, True
+    began, next_words, next_look, more, looked = time.monotonic(), 0.0, 0.0, True, 0
     first = tally(standings(planned, folder, args.runs, trials=True))
     before, total = first.get("done", 0), len(planned.due)
     due = total - before - first.get("failed", 0)
@@ -81,7 +87,8 @@ def _run_all(args: argparse.Namespace, planned: Planned, folder: GridFolder, by:
     print(f"{folder.path}: {len(planned.cells)} cells{tried}, {before} done before", flush=True)
 
     def watch() -> bool:
-        nonlocal next_words, next_look, more
+        nonlocal next_words, next_look, more, looked
+        looked += 1
         if (now := time.monotonic()) < next_look:
             return more
         found = standings(planned, folder, args.runs, trials=True)
@@ -98,9 +105,35 @@ def _run_all(args: argparse.Namespace, planned: Planned, folder: GridFolder, by:
             print(f"{planned.grid.name}: {words}{left}{' · ' * bool(running)}{running}", file=sys.stderr, flush=True)
         return more
 
-    words = by.run(Job(planned.grid.name, folder, _command(args), due, watch))
-    if words:
-        print(words, file=sys.stderr)
+    job = Job(planned.grid.name, folder, [*_command(args), "--plan", planned.hash], due, watch)
+    stuck, stood = 0, first
+    while stuck < ROUNDS:
+        looks, words = looked, by.run(job)
+        if words:
+            print(words, file=sys.stderr)
+        if looked == looks:  # it does not wait: the work goes on without us
+            return
+        counts = tally(standings(planned, folder, args.runs, trials=True))
+        if counts.get("done", 0) + counts.get("failed", 0) >= total:
+            return
+        # workers ended, in error it may be, before all was done: others take their place, unless nothing comes of it
+        require_same_plan(plan(args.grid, args.override), planned.hash)
+        stuck, stood = (stuck + 1 if counts == stood else 0), counts
+        next_look = 0.0
+
+
+def require_same_plan(planned: Planned, digest: str | None) -> None:
+    """Check that a grid is the one that was started: its file, or one that it is made of, may have changed since.
+
+    Raises:
+        WorkbenchError: it has.
+    """
+    if digest is not None and planned.hash != digest:
+        raise WorkbenchError(
+            f"{planned.source}, or a recipe that it is made of, was changed while the grid ran (its cells had hash "
+            f"{digest[:8]}, now {planned.hash[:8]}): what runs goes on as it was begun; start the grid again for the "
+            "rest, what is done and alike is kept"
+        )
 
 
 def launcher(wish: str, workers: int | None) -> Launcher:
@@ -144,7 +177,8 @@ def _work(args: argparse.Namespace, planned: Planned) -> int:
         end_with_parent()
 
     def heard(cell: Cell, what: str) -> None:
-        print(f"{time.strftime('%H:%M:%S')} {cell.name}: {what}", flush=True)
+        with contextlib.suppress(OSError):  # a disk too full for the log
+            print(f"{time.strftime('%H:%M:%S')} {cell.name}: {what}", flush=True)
 
     work(planned, GridFolder.open(planned, args.grids), Places(args.runs, args.cache), heard)
     return 0
@@ -188,7 +222,8 @@ def _show_plan(planned: Planned, networks: Any, as_json: bool) -> None:
         print_json({**described(planned), "trainings": rows})
         return
     print_rows(
-        ("cell", "trains", "measures"), [(cell.name, cell.work[0][:8], cell.work[1][:8]) for cell in planned.cells],
+        ("cell", "trains", "measures"),
+        [(cell.name, cell.work[0][:8], cell.work[1][:8]) for cell in planned.cells],
         f"{planned.grid.name}: {len(planned.cells)} cells, {len(networks)} trainings",
     )
     print_rows(

@@ -75,11 +75,19 @@ def work(planned: Planned, folder: GridFolder, places: Places, heard: Heard, tel
             except Interrupted:
                 raise
             except (Exception, SystemExit) as error:  # a plug-in may do anything
-                folder.fail(cell, cause(error), traceback.format_exc())
-                heard(cell, f"failed: {cause(error)}")
+                heard(cell, f"failed: {cause(error)}{_written(folder, cell, error)}")
         if left == waiting:
             time.sleep(WAIT)
         waiting = left
+
+
+def _written(folder: GridFolder, cell: Cell, error: BaseException) -> str:
+    """Write a failure down; what to tell where that fails too. The cell is then due to whoever comes next."""
+    try:
+        folder.fail(cell, cause(error), traceback.format_exc())
+    except OSError as second:
+        return f"; and that cannot be written down: {cause(second)}"
+    return ""
 
 
 def finish(cell: Cell, places: Places, tell: Tell = silent) -> None:
