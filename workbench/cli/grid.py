@@ -7,7 +7,7 @@ import contextlib
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workbench.cli.places import add_places
 from workbench.core.errors import WorkbenchError
@@ -30,6 +30,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("grid", type=Path, help="a grid's file")
     parser.add_argument("override", nargs="*", help="settings of the grid to change, as in set.train.steps=100")
     parser.add_argument("--dry-run", action="store_true", help="show cells and what they cost, run nothing")
+    parser.add_argument(
+        "--trial",
+        type=int,
+        default=0,
+        metavar="N",
+        help="time N updates of every network of which no finished run tells how long one takes",
+    )
     parser.add_argument("--status", action="store_true", help="show how each cell stands, run nothing")
     parser.add_argument("--retry", action="store_true", help="try failed cells again")
     parser.add_argument(
@@ -45,9 +52,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan, check that it is fair, run what is due, write the page. 1 where a cell failed."""
+    from workbench.cli.grid_plan import show_plan
     from workbench.grid import fairness
     from workbench.grid.cells import plan
     from workbench.grid.folder import GridFolder
+    from workbench.grid.pace import timed
 
     if args.workers is not None and args.workers < 1:
         raise WorkbenchError("--workers is their number, at least 1")
@@ -56,8 +65,12 @@ def run(args: argparse.Namespace) -> int:
         require_same_plan(planned, args.plan)
         return _work(args, planned)
     networks = fairness.costed(planned.trainings)
+    if args.dry_run or planned.grid.fair.seconds is not None:
+        networks = timed(networks, args.runs, args.trial, args.cache)
     if args.dry_run:
-        _show_plan(planned, networks, args.json)
+        show_plan(planned, networks, args.workers or 1, args.json)
+    for sentence in fairness.unchecked(planned, networks):
+        print(sentence, file=sys.stderr)
     fairness.require_fair(planned, networks)
     if args.dry_run:
         return 0
@@ -198,50 +211,6 @@ def _report(args: argparse.Namespace, planned: Planned, folder: GridFolder) -> i
         print(f"{len(failed)} of {len(found)} cells failed; the same command with --retry tries them again")
     unfinished = [one for one in found if one.state not in ("done", "failed")]
     return 1 if failed or unfinished else 0
-
-
-def _show_plan(planned: Planned, networks: Any, as_json: bool) -> None:
-    from workbench.cli.tables import amount, print_json, print_rows
-    from workbench.grid.folder import described
-
-    rows = [
-        {
-            "training": one.name,
-            "cells": len(one.cells),
-            "hash": one.cells[0].resolved.hash,
-            "non_embedding": one.cost.non_embedding,
-            "parameters": one.cost.parameters,
-            "flops_per_token": one.cost.flops_per_token,
-            "tokens": one.tokens,
-            "memory": one.cost.training_bytes,
-            "flops": 3 * one.cost.flops_per_token * one.tokens,
-        }
-        for one in networks
-    ]
-    if as_json:
-        print_json({**described(planned), "trainings": rows})
-        return
-    print_rows(
-        ("cell", "trains", "measures"),
-        [(cell.name, cell.work[0][:8], cell.work[1][:8]) for cell in planned.cells],
-        f"{planned.grid.name}: {len(planned.cells)} cells, {len(networks)} trainings",
-    )
-    print_rows(
-        ("training", "cells", "parameters", "non-embedding", "FLOPs/token", "tokens", "memory", "training FLOPs"),
-        [
-            (
-                row["training"],
-                str(row["cells"]),
-                amount(row["parameters"]),
-                amount(row["non_embedding"]),
-                amount(row["flops_per_token"]),
-                amount(row["tokens"]),
-                amount(row["memory"]) + "B",
-                amount(row["flops"]),
-            )
-            for row in rows
-        ],
-    )
 
 
 def _show_status(planned: Planned, folder: GridFolder, args: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Gt, MinLen
 
-from workbench.core.bounds import Count, Natural
+from workbench.core.bounds import Count, Natural, NonNegative
 from workbench.core.errors import Problem
 from workbench.core.loading import Resolved, resolve_as
 from workbench.core.node import Node
@@ -30,6 +30,9 @@ class Fair(Section):
         total: the same of all parameters.
         flops: the same of FLOPs per token.
         tokens: the same of the tokens trained on; ``equal`` for no difference.
+        memory: the same of memory in training, as estimated.
+        seconds: the same of the wall-clock time of training: of finished runs of the same recipe but for seed, rates
+            and number of updates, or of a trial (``--trial``). Arms of which nobody knows it are told, not refused.
     """
 
     def __init__(
@@ -38,9 +41,12 @@ class Fair(Section):
         total: Share | None = None,
         flops: Share | None = None,
         tokens: Literal["equal"] | Share | None = None,
+        memory: Share | None = None,
+        seconds: Share | None = None,
     ) -> None:
         """Keep the bounds."""
         self.parameters, self.total, self.flops, self.tokens = parameters, total, flops, tokens
+        self.memory, self.seconds = memory, seconds
 
 
 class Frontier(Section):
@@ -116,6 +122,7 @@ class Grid(Section):
             ``{times: factors}`` of the value that the recipe has. The best by ``select`` is compared, on the other
             three quarters of the held-out text.
         select: what values of a sweep are chosen by.
+        hourly: price of an hour of one worker, in a currency of your choice: the dry run says what the grid costs.
         fair: what must be alike in arms that are trained.
         report: how the page puts cells together.
     """
@@ -136,10 +143,12 @@ class Grid(Section):
         only: dict[str, dict[str, Any]] | None = None,
         skip: list[dict[str, Any]] | None = None,
         sweep: dict[str, Any] | None = None,
+        hourly: NonNegative = 0.0,
     ) -> None:
         """Keep the settings."""
         self.name, self.base, self.axes, self.baseline = name, base, axes, baseline
         self.set, self.zip, self.only, self.skip = set or {}, zip or [], only or {}, skip or []
+        self.hourly = hourly
         self.fair, self.report, self.sweep, self.select = fair, report, sweep or {}, select
 
     @classmethod
