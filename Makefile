@@ -20,8 +20,9 @@ lint: $(VENV)/.installed-test  ## ruff, and mypy on the core
 bench: $(VENV)/.installed  ## ratios measured side by side; JSON under docs/results
 	$(BIN)/workbench bench --out docs/results/bench
 
-soak: $(VENV)/.installed-test  ## 20 kills -9 at random moments of a training run
+soak: $(VENV)/.installed-test  ## 20 kills -9 at random moments of a training run, and 20 of a grid
 	$(BIN)/python tests/soak.py --kills 20
+	$(BIN)/python tests/soak_grid.py --kills 20
 
 install: $(VENV)/.installed
 install-test: $(VENV)/.installed-test

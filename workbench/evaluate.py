@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -24,10 +24,22 @@ from workbench.core.errors import WorkbenchError
 from workbench.core.rng import Rng
 from workbench.data.base import Corpus, Tokenizer
 from workbench.data.section import Prepared
+from workbench.data.storage import DataError
 from workbench.data.windows import Blocks
 from workbench.kernels.precision import cast_once
 from workbench.metrics.asking import Answered, Asking
-from workbench.metrics.base import Continued, Cost, Drawn, Evaluation, Evidence, HeldOut, Prompts, Texts, needed
+from workbench.metrics.base import (
+    Continued,
+    Cost,
+    Drawn,
+    Evaluation,
+    Evidence,
+    HeldOut,
+    HeldOutPart,
+    Prompts,
+    Texts,
+    needed,
+)
 from workbench.metrics.calibration import independent_tokens, shuffled_words, word_starts
 from workbench.metrics.diversity import word_set
 from workbench.metrics.solving import Attempts, Solving
@@ -40,12 +52,30 @@ from workbench.solving import attempts_at
 
 EOS = "\n\n"
 """What the end of a document is shown as, to readers and to judges: an empty line."""
+SELECTION = 4
+"""One of so many held-out blocks serves to select."""
 Tell = Callable[[str, float], None]
 """``tell(what, share done)``."""
 
 
 def silent(what: str, share: float) -> None:
     """Tell nobody."""
+
+
+def part_of(blocks: Blocks, part: HeldOutPart) -> Blocks:
+    """The held-out blocks that an evaluation sees: all, the first quarter (``selection``), or the others.
+
+    The two parts have no block in common, whatever else an evaluation says; a document at the cut may lie in both.
+
+    Raises:
+        DataError: there are too few to be cut.
+    """
+    if part == "all":
+        return blocks
+    cut = len(blocks) // SELECTION
+    if cut == 0:
+        raise DataError(f"{len(blocks)} held-out blocks cannot be cut in two parts: {SELECTION} are the least")
+    return blocks.between(0, cut) if part == "selection" else blocks.between(cut, len(blocks))
 
 
 @dataclass(frozen=True)
@@ -69,6 +99,10 @@ class Examiner:
 
     def evidence(self, evaluation: Evaluation, tell: Tell = silent) -> Evidence:
         """What the evaluation's metrics look at, gathered when first asked for. Weights: those in the shell now."""
+        whole = self._data()
+        return replace(self, data=replace(whole, valid=part_of(whole.valid, evaluation.part)))._seen(evaluation, tell)
+
+    def _seen(self, evaluation: Evaluation, tell: Tell) -> Evidence:
         wanted, prompts = needed(evaluation.metrics), evaluation.prompts
         data = self._data()
         return Evidence(
@@ -206,9 +240,7 @@ class Examiner:
             found.append(Timed(batch, self.model.length, seconds[1:], float(calls), how, device))
         return found
 
-    def draw(
-        self, canvas: Canvas, progress: Callable[[float], None] | None = None, stream: str = "sample"
-    ) -> Samples:
+    def draw(self, canvas: Canvas, progress: Callable[[float], None] | None = None, stream: str = "sample") -> Samples:
         """Fill a canvas. ``stream``: whose random numbers."""
         with self.autocast():
             view = self.model.process.view(self.model.shell)

@@ -20,6 +20,7 @@ from typing import Any
 from workbench.core.errors import WorkbenchError
 from workbench.core.files import read_json, write_json, write_text
 from workbench.environment import environment
+from workbench.metrics.results import Results, ResultsError
 
 STATES = ("created", "training", "trained", "evaluated", "failed", "interrupted")
 """What a run can be in; ``died`` is read, never written: training or created, by a process that is no more."""
@@ -156,10 +157,12 @@ class RunFolder:
     def holds(self, figures: Path, measured: str) -> bool:
         """Whether a file of figures is of the last checkpoint, by the sampler and evaluations of hash ``measured``."""
         try:
-            kept = read_json(figures)["provenance"]
-            return (kept["step"], kept["measured"]) == (self.read_status().get("step"), measured)
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+            found = Results.from_data(read_json(figures), str(figures))
+            kept = found.provenance
+            known = (kept["step"], kept["measured"]) == (self.read_status().get("step"), measured)
+            return known and bool(found.values)
+        except (OSError, ValueError, KeyError, TypeError, ResultsError):
+            return False  # a damaged file is no figures, however much of it can be read
 
     def figures(self, measured: str) -> Path | None:
         """The file of its figures by those, None where they are still due.
@@ -227,6 +230,14 @@ def find(digest: str, root: Path | str = "runs") -> list[RunFolder]:
     """Runs of a recipe under ``root``, whatever their names: finished ones first, then the furthest."""
     found = [run for run in every(root) if run.hash == digest]
     return sorted(found, key=furthest)
+
+
+def by_hash(root: Path | str = "runs") -> dict[str, RunFolder]:
+    """The furthest run of every recipe under ``root``, by hash."""
+    known: dict[str, RunFolder] = {}
+    for run in sorted(every(root), key=furthest):
+        known.setdefault(run.hash, run)
+    return known
 
 
 def furthest(run: RunFolder) -> tuple[bool, int, str]:

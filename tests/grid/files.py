@@ -27,3 +27,12 @@ def figures(runs: Path) -> dict[tuple[str, str], dict[str, Any]]:
             value["name"]: value["value"] for value in values if "second" not in value["name"]
         }
     return found
+
+
+def pids(folder: Path) -> list[int]:
+    """Workers that have a cell in hand, or had one when they were killed."""
+    found = []
+    for claim in folder.glob("grids/*/claims/*"):
+        words = claim.read_text().split()
+        found += [int(words[1])] if words else []
+    return found

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.grid.files import SMOKE, written
 from workbench.core.build import build
 from workbench.core.errors import RecipeError, WorkbenchError
-from workbench.grid.cells import expand, plan
+from workbench.grid.cells import plan
+from workbench.grid.expand import expand
 from workbench.grid.section import load_grid
 
 
@@ -53,6 +57,66 @@ def test_a_product_holds_every_combination_once(tmp_path_factory, sizes, picks):
     assert len(found) == len(set(found)) == product
     one = {f"a{i}": str(min(picks[i], size - 1)) for i, size in enumerate(sizes)}
     assert len(labels(folder, axes=axes, skip=[one])) == product - 1 if product > 1 else True
+
+
+AXIS = st.dictionaries(st.sampled_from("abc"), st.just({}), min_size=1, max_size=3)
+
+
+@st.composite
+def grids(draw):
+    """Axes with zips, conditions that go round nowhere, and skips."""
+    axes = {name: draw(AXIS) for name in "wxyz"[: draw(st.integers(1, 4))]}
+    names = list(axes)
+    pairs = [[a, b] for a in names for b in names if a < b and len(axes[a]) == len(axes[b])]
+    zipped = [draw(st.sampled_from(pairs))] if pairs and draw(st.booleans()) else []
+
+    def labels_of(axis):
+        return draw(st.lists(st.sampled_from(sorted(axes[axis])), min_size=1, max_size=2, unique=True))
+
+    only = {}
+    for i, axis in enumerate(names):  # only where earlier axes have some label
+        if i and draw(st.booleans()):
+            other = draw(st.sampled_from(names[:i]))
+            only[axis] = {other: labels_of(other)}
+    skip = []
+    for _ in range(draw(st.integers(0, 2))):
+        chosen = draw(st.lists(st.sampled_from(names), min_size=1, max_size=2, unique=True))
+        skip.append({axis: labels_of(axis) for axis in chosen})
+    return {"axes": axes, "zip": zipped, "only": only, "skip": skip}
+
+
+@given(settings=grids())
+def test_expansion_is_the_product_thinned_out(tmp_path_factory, settings):
+    """Against the definition: every combination, of those zipped together the equal places, conditions, skips, once."""
+    axes, folder = settings["axes"], tmp_path_factory.mktemp("grid")
+    due = []
+    for places in itertools.product(*(range(len(arms)) for arms in axes.values())):
+        at = dict(zip(axes, places, strict=True))
+        if any(at[a] != at[b] for a, b in settings["zip"]):
+            continue
+        label = {axis: list(axes[axis])[place] for axis, place in at.items()}
+        kept = {
+            axis: mine for axis, mine in label.items()
+            if all(label[other] in wanted for other, wanted in settings["only"].get(axis, {}).items())
+        }  # fmt: skip
+        if any(all(kept.get(axis) in wanted for axis, wanted in one.items()) for one in settings["skip"]):
+            continue
+        due += [kept] * (kept not in due)
+    grid = build(load_grid(written(folder, **settings)).node)
+    assert sorted(map(str, (dict(arm.labels) for arm in expand(grid, folder)))) == sorted(map(str, due))
+
+
+@settings(max_examples=10, deadline=None)
+@given(steps=st.lists(st.integers(1, 9), min_size=1, max_size=3, unique=True), order=st.randoms(use_true_random=False))
+def test_a_cells_hashes_are_of_its_settings_alone(tmp_path_factory, steps, order):
+    """Whatever an axis, a label or a file is called, and in whatever order arms stand: the same work is found."""
+    one, two = (tmp_path_factory.mktemp("grid") for _ in range(2))
+    dotted = {"a": {str(n): {"sampler.steps": n, "train.batch": 4} for n in steps}}
+    arms = [(f"s{n}", {"train": {"batch": 4}, "sampler": {"steps": n}}) for n in steps]
+    order.shuffle(arms)
+    found = plan(written(one, name="here", axes=dotted)), plan(written(two, name="there", axes={"b": dict(arms)}))
+    assert {cell.work for cell in found[0].cells} == {cell.work for cell in found[1].cells}
+    assert len({cell.resolved.hash for cell in found[0].cells}) == 1 and len(found[0].cells) == len(steps)
 
 
 def test_patches_apply_in_the_order_of_the_file_and_lists_name_their_setting(tmp_path):
@@ -105,6 +169,26 @@ def test_the_hash_is_of_what_is_done_not_of_how_it_is_written(tmp_path):
         ({"axes": {"x": 3}, "skip": [{"x": "a"}]}, "axes.x: an axis is a map"),
         ({"axes": {**AB, "z": [1, 2]}, "zip": [["x", "y"], ["y", "z"]]}, "axis 'y' stands in it twice"),
         ({"axes": {}}, "axes"),
+        ({"axes": {"x": {"a": {"train.optimizer.lr": float("nan")}}}}, "axes.x.a.train.optimizer.lr: nan is no number"),
+        ({"axes": {"sampler.steps": [1, float("inf")]}}, r"axes.sampler.steps\[1\]: inf is no number"),
+        ({"axes": AB, "set": {"train": {"ema": float("-inf")}}}, "set.train.ema: -inf is no number"),
+        ({"axes": AB, "base": "a\0b"}, "base: 'a.*b' is no file's name"),
+        ({"axes": {"x": {"a": {"extends": 3}}}}, "axes.x.a.extends: is the name of a file"),
+        ({"axes": AB, "only": {"x": {"y": "1"}, "y": {"x": "a"}}}, "only.x: goes round: x → y → x"),
+        ({"axes": AB, "only": {"x": {"x": "a"}}}, "only.x: goes round: x → x"),
+        ({"axes": AB, "report": {"over": ["X"]}}, "report.over: there is no axis 'X'"),
+        ({"axes": AB, "report": {"over": ["x", "x"]}}, "report.over: names axis 'x' twice"),
+        ({"axes": AB, "report": {"frontiers": [{"x": "rep_2", "y": "rep_4", "along": "z"}]}}, "there is no axis 'z'"),
+        (
+            {"axes": AB, "report": {"over": ["x"], "frontiers": [{"x": "rep_2", "y": "rep_4", "along": "x"}]}},
+            "figures are averaged over axis 'x'",
+        ),
+        (
+            {"axes": AB, "report": {"columns": ["rep_2", "rep_5"]}},
+            r"report.columns\[1\]: no cell measures a figure 'rep_5'",
+        ),
+        ({"axes": AB, "report": {"compare": ["mauv"]}}, r"report.compare\[0\]: no cell measures a figure 'mauv'"),
+        ({"axes": AB, "report": {"frontiers": [{"x": "rep_2", "y": "rep4"}]}}, r"frontiers\[0\].y: .* mean 'rep_4'"),
     ],
 )
 def test_a_faulty_file_is_told_where_and_why(tmp_path, settings, said):
@@ -128,3 +212,20 @@ def test_axes_that_multiply_past_all_use_are_refused_before_they_are_walked(tmp_
 def test_a_grid_that_skips_everything_is_refused(tmp_path):
     with pytest.raises(WorkbenchError, match="leaves no cell"):
         plan(written(tmp_path, axes={"x": {"a": {}}}, skip=[{"x": "a"}]))
+
+
+def test_figures_of_metrics_that_a_cell_adds_may_be_asked_for(tmp_path):
+    axes = {"m": {"few": {}, "more": {"evaluations.final.metrics": ["bits_per_byte", "perplexity"]}}}
+    assert len(plan(written(tmp_path, axes=axes, report={"columns": ["perplexity", "rep_4"]})).cells) == 2
+
+
+def test_files_in_patches_are_named_relative_to_the_grid(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "parent.yaml").write_text(f"extends: {os.path.relpath(SMOKE / 'sedd.yaml', tmp_path)}\n")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    child = str(SMOKE / "distill.yaml")
+    axes = {"start": {"dotted": {"start.recipe": "parent.yaml"}, "whole": {"start": {"recipe": "parent.yaml"}}}}
+    one, two = plan(written(tmp_path, base=child, axes=axes)).cells
+    assert one.resolved.hash == two.resolved.hash
+    with pytest.raises(RecipeError, match=f"{tmp_path}/none.yaml"):
+        plan(written(tmp_path, base=child, axes={"start": {"a": {"start.recipe": "none.yaml"}}}))

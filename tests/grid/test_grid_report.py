@@ -16,6 +16,7 @@ from workbench.report import latex
 from workbench.report.arms import Arm
 from workbench.report.differences import compared, differences_table
 from workbench.report.frontiers import frontier, judged_alike, lines, references
+from workbench.report.grid_page import GridPage, csv_of
 from workbench.report.grid_tables import arms_table, best_of, long_rows
 
 
@@ -169,3 +170,37 @@ def test_figures_by_two_judges_are_marked_and_never_subtracted():
     several = [arm("s", [run(f"s{i}", judge_perplexity=by(20.0 + i, judge)) for i in range(2)], judge == "small")
                for judge in ("small", "large")]  # fmt: skip
     assert all(math.isnan(one.estimate.value) for one in compared(several, ["judge_perplexity"]))
+
+
+def grid_page_of(arms, axes):
+    return GridPage("t", "", arms_table([], []), [], [], [], [], arms, axes, [], [])
+
+
+def test_notes_with_breaks_stay_comments_in_latex():
+    failed = [arm(name, [run(name, x=Value("x", None, error="a\n\\input{b}\nc"))]) for name in "ab"]
+    text = latex.table(arms_table(failed, ["x"]), "two\nlines")
+    head = text[: text.index("\\begin{table}")]
+    assert "input" in head and all(line.startswith("% ") for line in head.splitlines())
+    assert "\\caption{two lines}" in text
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+cmd|x", "-2+3", "@sum", "\t=1"])
+def test_labels_are_no_formulas_in_a_spreadsheet(text):
+    page = grid_page_of([arm(text, [run("a", x=-0.5)], fix=text)], ["fix"])
+    (row,) = csv.DictReader(io.StringIO(csv_of(page)))
+    assert row["arm"] == row["fix"] == f"'{text}"
+    assert row["value"] == "-0.5"
+
+
+def test_an_untested_difference_stays_in_its_family():
+    base = arm("baseline", [run(f"g{i}", b=v) for i, v in enumerate((1.0, 1.1, 1.2))], True)
+    moved = arm("moved", [run(f"a{i}", b=v) for i, v in enumerate((1.5, 1.62, 1.7))])
+    same = arm("same", [run(f"s{i}", b=v) for i, v in enumerate((1.0, 1.1, 1.2))])
+    alone, (tested, still) = compared([base, moved], ["b"])[0], compared([base, moved, same], ["b"])
+    assert alone.p == tested.p and tested.adjusted == pytest.approx(2 * alone.adjusted)
+    assert still.p is None and still.verdict == "" and "counted in the family" in still.how
+
+
+def test_a_figure_that_was_asked_for_and_not_measured_is_told():
+    (note,) = [note for note in arms_table([arm("a", [run("a", x=1.0)])], ["x", "y"]).notes if "no arm" in note]
+    assert note == "Asked for, and measured by no arm so far: y."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.grid.files import SMOKE, figures, written
+from tests.grid.files import SMOKE, figures, pids, written
 from workbench.cli.main import main
 from workbench.core.errors import RecipeError, WorkbenchError
 from workbench.grid.cells import plan
@@ -69,15 +70,6 @@ def test_two_invocations_share_the_work(undisturbed, tmp_path):
     assert figures(tmp_path / "runs") == figures(undisturbed / "runs")
     logs = "".join(path.read_text() for path in tmp_path.glob("grids/*/workers/*.log"))
     assert logs.count(": done") == 4
-
-
-def pids(folder):
-    """Workers that have a cell in hand."""
-    found = []
-    for claim in folder.glob("grids/*/claims/*"):
-        words = claim.read_text().split()
-        found += [int(words[1])] if words else []
-    return found
 
 
 def kill_a_worker(folder, process):
@@ -154,7 +146,7 @@ class Raises(Shaper):
     [
         ("WorkbenchError('the plug-in says so')", "the plug-in says so"),
         ("KeyError('x')", "KeyError: 'x'"),
-        ("RuntimeError(\"can't allocate memory: you tried\")", "out of memory"),
+        ('RuntimeError("can\'t allocate memory: you tried")', "out of memory"),
     ],
 )
 def test_a_cell_that_raises_fails_alone_and_is_tried_again_on_request(tmp_path, capsys, error, said):
@@ -164,7 +156,7 @@ def test_a_cell_that_raises_fails_alone_and_is_tried_again_on_request(tmp_path, 
     base.write_text(f"extends: {os.path.relpath(SMOKE / 'sedd.yaml', tmp_path)}\nplugins: [plugin.py]\n")
     bad = {"sampler.predictor": "normalised", "sampler.shapers": [{"type": f"raises_in_{name}"}]}
     # metrics that draw fail in their cells; what raises while training is fatal to the cell
-    train = {"evaluations.valid.every": 2, "evaluations.valid.samples": 1}
+    train = {"seed": 1, "evaluations.valid.every": 2, "evaluations.valid.samples": 1}
     axes = {"arm": {"good": {"sampler.steps": 2}, "bad": bad | train}}
     file = small(tmp_path, base="base.yaml", axes=axes, set={"train.steps": 4})
     planned = plan(file)
@@ -185,9 +177,11 @@ def test_a_lost_or_damaged_file_of_figures_is_measured_again(undisturbed, tmp_pa
     import shutil
 
     shutil.copytree(undisturbed / "runs", tmp_path / "runs")
-    first, second, *_ = sorted(tmp_path.glob("runs/*/measured/*.json"))
+    first, second, third, *_ = sorted(tmp_path.glob("runs/*/measured/*.json"))
     first.unlink()
     second.write_text(second.read_text()[:100])
+    damaged = json.loads(third.read_text())
+    third.write_text(json.dumps({**damaged, "values": "lost"}))  # where it comes from can still be read
     assert main([*command(small(tmp_path), tmp_path), "--workers", "1"]) == 0
     assert figures(tmp_path / "runs") == figures(undisturbed / "runs")
 
@@ -208,6 +202,18 @@ def test_the_run_that_a_cell_starts_from_is_trained_before(tmp_path):
     file = small(tmp_path, axes=axes, set={"train.steps": 4, "process.round": 2, "evaluations.valid": None})
     assert main(command(file, tmp_path, "--workers", "1")) == 0
     assert [run.name for run in every(tmp_path / "runs")] == ["smoke-distill", "smoke-sedd"]
+
+
+def test_a_parent_recipe_that_was_changed_meanwhile_is_not_trained_in_its_place(tmp_path):
+    parent = tmp_path / "parent.yaml"
+    parent.write_text(f"extends: {os.path.relpath(SMOKE / 'sedd.yaml', tmp_path)}\ntrain: {{steps: 4}}\n")
+    axes = {"model": {"child": {"extends": str(SMOKE / "distill.yaml"), "start.recipe": "parent.yaml"}}}
+    planned = plan(small(tmp_path, axes=axes, set={"evaluations.valid": None}))
+    folder = GridFolder.open(planned, tmp_path / "grids")
+    parent.write_text(parent.read_text().replace("steps: 4", "steps: 5"))
+    work(planned, folder, Places(tmp_path / "runs"), lambda cell, what: None)
+    assert "is now a recipe of hash" in folder.failure(planned.cells[0])["cause"]
+    assert not any(run.finished for run in every(tmp_path / "runs"))
 
 
 def test_the_dry_run_shows_cells_and_costs_and_runs_nothing(tmp_path, capsys):

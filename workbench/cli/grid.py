@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workbench.cli.places import add_places
 from workbench.core.errors import WorkbenchError
 
 if TYPE_CHECKING:
-    from workbench.grid.cells import Cell, Planned
+    from workbench.grid.cells import Cell, Plan
     from workbench.grid.folder import GridFolder
     from workbench.launch.base import Launcher
-    from workbench.study.plan import PlannedStudy
 
 EVERY = 10.0
 """Seconds between lines on how it stands, where the output is no terminal."""
+ROUNDS = 3
+"""Times that workers are started anew where they ended and nothing came of it."""
 SHARE = 20.0
 """A look at how all cells stand reads all their figures: the next one waits this many times as long as it took."""
 
@@ -28,6 +30,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("grid", type=Path, help="a grid's file")
     parser.add_argument("override", nargs="*", help="settings of the grid to change, as in set.train.steps=100")
     parser.add_argument("--dry-run", action="store_true", help="show cells and what they cost, run nothing")
+    parser.add_argument(
+        "--trial",
+        type=int,
+        default=0,
+        metavar="N",
+        help="time N updates of every network of which no finished run tells how long one takes",
+    )
     parser.add_argument("--status", action="store_true", help="show how each cell stands, run nothing")
     parser.add_argument("--retry", action="store_true", help="try failed cells again")
     parser.add_argument(
@@ -37,55 +46,67 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grids", type=Path, default=Path("grids"), help="folder of grids' folders (default: grids)")
     parser.add_argument("--json", action="store_true", help="with --dry-run or --status: data for another program")
     parser.add_argument("--worker", choices=("child", "alone"), help=argparse.SUPPRESS)
+    parser.add_argument("--plan", help=argparse.SUPPRESS)
     add_places(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Plan, check that it is fair, run what is due, write the page. 1 where a cell failed."""
+    from workbench.cli.grid_plan import show_plan
     from workbench.grid import fairness
     from workbench.grid.folder import GridFolder
+    from workbench.grid.pace import timed
     from workbench.study.plan import planned as plan
 
     if args.workers is not None and args.workers < 1:
         raise WorkbenchError("--workers is their number, at least 1")
     planned = plan(args.grid, args.override)
     if args.worker:
+        require_same_plan(planned, args.plan)
         return _work(args, planned)
-    networks = fairness.costed(planned.cells)
     if args.dry_run:
-        _show_plan(planned, networks, args.json)
+        networks = timed(fairness.costed(planned.trainings), args.runs, args.trial, args.cache)
+        show_plan(planned, networks, args.workers or 1, args.json)
     for grid in planned.grids:
-        fairness.require_fair(grid, fairness.costed(grid.cells))
+        networks = fairness.costed(grid.trainings)
+        if grid.grid.fair.seconds is not None:
+            networks = timed(networks, args.runs, args.trial, args.cache)
+        for sentence in fairness.unchecked(grid, networks):
+            print(sentence, file=sys.stderr)
+        fairness.require_fair(grid, networks)
     if args.dry_run:
         return 0
     folder = GridFolder.open(planned, args.grids)
     if args.status:
         return _show_status(planned, folder, args)
     if args.retry:
-        folder.forgive(planned.cells)
+        folder.forgive(planned.due)
     _run_all(args, planned, folder, launcher(args.launcher, args.workers))
     return _report(args, planned, folder)
 
 
-def _run_all(args: argparse.Namespace, planned: Planned | PlannedStudy, folder: GridFolder, by: Launcher) -> None:
+def _run_all(args: argparse.Namespace, planned: Plan, folder: GridFolder, by: Launcher) -> None:
     """Have workers at it, and say how it goes until nothing is left to do."""
     from workbench.grid.status import standings, tally
     from workbench.launch.base import Job
+    from workbench.study.plan import planned as plan
     from workbench.train.progress import clock
 
-    began, next_words, next_look, more = time.monotonic(), 0.0, 0.0, True
-    first = tally(standings(planned, folder, args.runs))
-    before, total = first.get("done", 0), len(planned.cells)
+    began, next_words, next_look, more, looked = time.monotonic(), 0.0, 0.0, True, 0
+    first = tally(standings(planned, folder, args.runs, trials=True))
+    before, total = first.get("done", 0), len(planned.due)
     due = total - before - first.get("failed", 0)
     if not due:
         return
-    print(f"{folder.path}: {total} cells, {before} done before", flush=True)
+    tried = f" and {len(planned.trials)} trials" * bool(planned.trials)
+    print(f"{folder.path}: {len(planned.cells)} cells{tried}, {before} done before", flush=True)
 
     def watch() -> bool:
-        nonlocal next_words, next_look, more
+        nonlocal next_words, next_look, more, looked
+        looked += 1
         if (now := time.monotonic()) < next_look:
             return more
-        found = standings(planned, folder, args.runs)
+        found = standings(planned, folder, args.runs, trials=True)
         counts = tally(found)
         done, over = counts.get("done", 0), counts.get("done", 0) + counts.get("failed", 0)
         more, next_look = over < total, now + SHARE * (time.monotonic() - now)
@@ -99,9 +120,35 @@ def _run_all(args: argparse.Namespace, planned: Planned | PlannedStudy, folder: 
             print(f"{planned.name}: {words}{left}{' · ' * bool(running)}{running}", file=sys.stderr, flush=True)
         return more
 
-    words = by.run(Job(planned.name, folder, _command(args), due, watch))
-    if words:
-        print(words, file=sys.stderr)
+    job = Job(planned.name, folder, [*_command(args), "--plan", planned.hash], due, watch)
+    stuck, stood = 0, first
+    while stuck < ROUNDS:
+        looks, words = looked, by.run(job)
+        if words:
+            print(words, file=sys.stderr)
+        if looked == looks:  # it does not wait: the work goes on without us
+            return
+        counts = tally(standings(planned, folder, args.runs, trials=True))
+        if counts.get("done", 0) + counts.get("failed", 0) >= total:
+            return
+        # workers ended, in error it may be, before all was done: others take their place, unless nothing comes of it
+        require_same_plan(plan(args.grid, args.override), planned.hash)
+        stuck, stood = (stuck + 1 if counts == stood else 0), counts
+        next_look = 0.0
+
+
+def require_same_plan(planned: Plan, digest: str | None) -> None:
+    """Check that a grid is the one that was started: its file, or one that it is made of, may have changed since.
+
+    Raises:
+        WorkbenchError: it has.
+    """
+    if digest is not None and planned.hash != digest:
+        raise WorkbenchError(
+            f"{planned.source}, or a recipe that it is made of, was changed while the grid ran (its cells had hash "
+            f"{digest[:8]}, now {planned.hash[:8]}): what runs goes on as it was begun; start the grid again for the "
+            "rest, what is done and alike is kept"
+        )
 
 
 def launcher(wish: str, workers: int | None) -> Launcher:
@@ -135,7 +182,7 @@ def _command(args: argparse.Namespace) -> list[str]:
     return ["grid", str(args.grid), *args.override, *places]
 
 
-def _work(args: argparse.Namespace, planned: Planned | PlannedStudy) -> int:
+def _work(args: argparse.Namespace, planned: Plan) -> int:
     """A worker's life."""
     from workbench.grid.folder import GridFolder
     from workbench.grid.work import Places, work
@@ -145,13 +192,14 @@ def _work(args: argparse.Namespace, planned: Planned | PlannedStudy) -> int:
         end_with_parent()
 
     def heard(cell: Cell, what: str) -> None:
-        print(f"{time.strftime('%H:%M:%S')} {cell.name}: {what}", flush=True)
+        with contextlib.suppress(OSError):  # a disk too full for the log
+            print(f"{time.strftime('%H:%M:%S')} {cell.name}: {what}", flush=True)
 
     work(planned, GridFolder.open(planned, args.grids), Places(args.runs, args.cache), heard)
     return 0
 
 
-def _report(args: argparse.Namespace, planned: Planned | PlannedStudy, folder: GridFolder) -> int:
+def _report(args: argparse.Namespace, planned: Plan, folder: GridFolder) -> int:
     """Write the page; say what failed."""
     from workbench.cli.report import report_on
     from workbench.grid.status import standings
@@ -167,54 +215,11 @@ def _report(args: argparse.Namespace, planned: Planned | PlannedStudy, folder: G
     return 1 if failed or unfinished else 0
 
 
-def _show_plan(planned: Planned | PlannedStudy, networks: Any, as_json: bool) -> None:
-    from workbench.cli.tables import amount, print_json, print_rows
-    from workbench.grid.folder import described
-
-    rows = [
-        {
-            "training": one.name,
-            "cells": len(one.cells),
-            "hash": one.cells[0].resolved.hash,
-            "non_embedding": one.cost.non_embedding,
-            "parameters": one.cost.parameters,
-            "flops_per_token": one.cost.flops_per_token,
-            "tokens": one.tokens,
-            "memory": one.cost.training_bytes,
-            "flops": 3 * one.cost.flops_per_token * one.tokens,
-        }
-        for one in networks
-    ]
-    if as_json:
-        print_json({**described(planned), "trainings": rows})
-        return
-    print_rows(
-        ("cell", "trains", "measures"), [(cell.name, cell.work[0][:8], cell.work[1][:8]) for cell in planned.cells],
-        f"{planned.name}: {len(planned.cells)} cells, {len(networks)} trainings",
-    )
-    print_rows(
-        ("training", "cells", "parameters", "non-embedding", "FLOPs/token", "tokens", "memory", "training FLOPs"),
-        [
-            (
-                row["training"],
-                str(row["cells"]),
-                amount(row["parameters"]),
-                amount(row["non_embedding"]),
-                amount(row["flops_per_token"]),
-                amount(row["tokens"]),
-                amount(row["memory"]) + "B",
-                amount(row["flops"]),
-            )
-            for row in rows
-        ],
-    )
-
-
-def _show_status(planned: Planned | PlannedStudy, folder: GridFolder, args: argparse.Namespace) -> int:
+def _show_status(planned: Plan, folder: GridFolder, args: argparse.Namespace) -> int:
     from workbench.cli.tables import print_json, print_rows
     from workbench.grid.status import standings, tally
 
-    found = standings(planned, folder, args.runs)
+    found = standings(planned, folder, args.runs, trials=True)
     if args.json:
         facts = [(one.cell.name, one.state, one.detail, str(one.run.path) if one.run else None) for one in found]
         print_json([dict(zip(("cell", "state", "detail", "run"), each, strict=True)) for each in facts])

@@ -65,6 +65,11 @@ class Blocks:
         starts = np.where(numbers < 0, numbers + len(self), numbers) * self.length
         return self.ids[starts[..., None] + np.arange(self.length)].astype(np.int64)
 
+    def between(self, first: int, last: int) -> Blocks:
+        """Blocks ``first`` … ``last`` − 1, numbered from 0; documents are numbered from the first of them."""
+        ids = self.ids[first * self.length : last * self.length]
+        return Blocks(ids, self.length, self.tokenizer, self.split)
+
     def bytes_of(self, index: int | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
         """Bytes of text a block stands for: an integer, or [N] of an array of indices. Eos counts none."""
         sizes: npt.NDArray[np.int64] = self._token_bytes[self[index]].sum(-1)

@@ -1,11 +1,9 @@
-"""From a grid's file to its cells: which combinations there are, and the recipe of each."""
+"""From a grid's file to its cells: the recipe of each, and of each value that is tried for it."""
 
 from __future__ import annotations
 
-import itertools
-import json
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,54 +12,30 @@ from workbench.core.build import build
 from workbench.core.errors import Problem, RecipeError, WorkbenchError
 from workbench.core.loading import Resolved
 from workbench.core.tree import stable_hash
-from workbench.grid.section import Grid, Reported, load_grid, wanted_labels
+from workbench.grid.expand import Arm, baselines, expand
+from workbench.grid.figures import unknown_figures
+from workbench.grid.section import Grid, Reported, load_grid
 from workbench.recipe import load
 from workbench.run import RunFolder, slug
 
-BASELINE = "baseline"
-"""The label of row zero."""
-MOST_CELLS = 10_000
-MOST_PRODUCTS = 1_000_000
 SHOWN_PROBLEMS = 10
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One combination: its label on each axis ({} for the baseline), the recipe it starts from, its patches in order.
-
-    An axis that does not vary here (``only``) has no label.
-    """
-
-    labels: Mapping[str, str]
-    base: Path
-    patches: tuple[Mapping[str, Any], ...]
-    baseline: bool = False
-
-    @property
-    def overrides(self) -> list[str]:
-        """The patches as overrides."""
-        return [f"{setting}={json.dumps(value)}" for patch in self.patches for setting, value in patch.items()]
-
-    @property
-    def name(self) -> str:
-        """``mamba2 · 0``, or ``baseline · 0``."""
-        return " · ".join([*([BASELINE] if self.baseline else []), *self.labels.values()]) or BASELINE
-
-    def row(self, over: Sequence[str]) -> str:
-        """What its row of the table is called: its labels but for those of repetitions (``over``)."""
-        kept = [label for axis, label in self.labels.items() if axis not in over]
-        return BASELINE if self.baseline else " · ".join(kept) or "all"
-
-
-@dataclass(frozen=True)
 class Cell:
-    """An arm with its recipe. ``key``: a name for files, unique in its grid; ``run``: the run it is of, if given;
-    ``question``: of a study, which it belongs to."""
+    """An arm with its recipe.
+
+    ``key``: a name for files, unique in its grid; ``run``: the run it is of, if given; ``options``: what is tried for
+    it, where the grid sweeps a setting (its recipe is then that of the first, until one is chosen); ``trained_by``: the
+    recipe that makes its run, where ``resolved`` measures something else of it; ``question``: of a study.
+    """
 
     key: str
     arm: Arm
     resolved: Resolved
     run: Path | None = None
+    options: tuple[Option, ...] = ()
+    trained_by: Resolved | None = None
     question: str = ""
 
     @property
@@ -74,24 +48,78 @@ class Cell:
         """What its figures depend on: hashes of the training and of all."""
         return self.resolved.hash, self.resolved.measured
 
+    @property
+    def training(self) -> Resolved:
+        """The recipe that its run is trained by."""
+        return self.trained_by or self.resolved
+
 
 @dataclass(frozen=True)
-class Planned:
-    """A grid that can be run: its settings, its cells (the baseline's first), and a hash of them all."""
+class Option:
+    """One value (or several together) of a sweep, tried for a cell.
 
-    grid: Grid
+    ``values``: by setting; ``resolved``: the cell's recipe where it is chosen; ``trial``: trains it and measures it on
+    the part of the held-out text that serves to select. Cells that differ after training share their trials.
+    """
+
+    values: Mapping[str, Any]
+    resolved: Resolved
+    trial: Cell
+
+
+@dataclass(frozen=True)
+class Plan(ABC):
+    """What can be worked on: cells (of each grid the baseline's first), the file they are of, a hash of them all."""
+
     source: Path
     cells: tuple[Cell, ...]
     hash: str
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """What it is called."""
+
+    @property
+    @abstractmethod
+    def grids(self) -> tuple[Planned, ...]:
+        """What is held to bounds of its own."""
+
+    @property
+    def folder_name(self) -> str:
+        """``<name>-<hash8>``."""
+        return f"{slug(self.name)}-{self.hash[:8]}"
+
+    @property
+    def trials(self) -> tuple[Cell, ...]:
+        """What is tried before cells can be measured, each once."""
+        return tuple({option.trial.key: option.trial for cell in self.cells for option in cell.options}.values())
+
+    @property
+    def due(self) -> tuple[Cell, ...]:
+        """All that is to be worked on, trials first."""
+        return (*self.trials, *self.cells)
+
+    @property
+    def trainings(self) -> tuple[Cell, ...]:
+        """Trials, and the cells that need none: every recipe that is trained is that of one of them."""
+        return (*self.trials, *(cell for cell in self.cells if not cell.options))
+
+
+@dataclass(frozen=True)
+class Planned(Plan):
+    """A grid that can be run, with its settings."""
+
+    grid: Grid
+
+    @property
+    def name(self) -> str:
+        """The grid's."""
         return self.grid.name
 
     @property
     def grids(self) -> tuple[Planned, ...]:
-        """Itself: what is held to bounds of its own."""
+        """Itself."""
         return (self,)
 
     @property
@@ -99,47 +127,56 @@ class Planned:
         """How its page is made."""
         return self.grid.report
 
-    @property
-    def folder_name(self) -> str:
-        """``<name>-<hash8>``."""
-        return f"{slug(self.name)}-{self.hash[:8]}"
 
+def plan(source: Path | str | Mapping[str, Any], overrides: Iterable[str] = ()) -> Planned:
+    """Read a grid and resolve the recipe of every cell.
 
-def plan(path: Path | str, overrides: Iterable[str] = ()) -> Planned:
-    """Read a grid's file and resolve the recipe of every cell.
+    ``source``: its file; or its settings as plain data, files then named relative to the working folder.
 
     Raises:
         RecipeError: with the problems of the file, or those of cells (each told once, with the cells that have it).
         WorkbenchError: a file cannot be read; no cell is left.
     """
-    return plan_of(load_grid(path, tuple(overrides)), Path(path))
+    return plan_of(load_grid(source, tuple(overrides)))
 
 
-def plan_of(resolved: Resolved, path: Path) -> Planned:
-    """The cells of a grid that is read; ``path``: the file that its recipes are relative to.
+def plan_of(resolved: Resolved) -> Planned:
+    """The cells of a grid that is read.
 
     Raises:
         RecipeError: with the problems of cells (each told once, with the cells that have it).
         WorkbenchError: a recipe cannot be read; no cell is left.
     """
+    from workbench.grid.sweep import options_of  # it makes cells of cells
+
     grid: Grid = build(resolved.node)
-    source = resolved.source or path
-    arms = [*baselines(grid, source.parent), *expand(grid, source.parent)]
+    place = resolved.source or Path("grid.yaml")
+    arms = [*baselines(grid, place.parent), *expand(grid, place.parent)]
     if all(arm.baseline for arm in arms):
-        raise WorkbenchError(f"{source}: `skip` leaves no cell")
-    cells, problems = [], dict[tuple[str, str], list[str]]()
+        raise WorkbenchError(f"{place}: `skip` leaves no cell")
+    cells: list[Cell] = []
+    trials: dict[str, Cell] = {}
+    problems: dict[tuple[str, str], list[str]] = {}
     for number, arm in enumerate(arms):
         try:
             run, recipe = _recipe_of(arm)
+            cell = Cell(f"{number:03d}-{slug(arm.name)[:60]}", arm, recipe, run)
+            cells.append(options_of(cell, grid, trials) if grid.sweep else cell)
         except RecipeError as error:
             for problem in error.problems:
                 problems.setdefault((problem.path, problem.message), []).append(arm.name)
-            continue
-        cells.append(Cell(f"{number:03d}-{slug(arm.name)[:60]}", arm, recipe, run))
     if problems:
-        raise RecipeError(_told(problems, len(arms)), str(source))
-    digest = stable_hash([[dict(cell.arm.labels), cell.arm.baseline, *cell.work] for cell in cells])
-    return Planned(grid, source, tuple(cells), digest)
+        raise RecipeError(_told(problems, len(arms)), str(place))
+    unknown = list(unknown_figures(grid.report, (cell.resolved for cell in cells)))
+    if unknown:
+        raise RecipeError(unknown, str(place))
+    return Planned(place, tuple(cells), stable_hash([_content(cell) for cell in cells]), grid)
+
+
+def _content(cell: Cell) -> list[Any]:
+    """What counts in a grid's hash."""
+    tried = [[one.resolved.measured, one.trial.resolved.measured] for one in cell.options]
+    return [dict(cell.arm.labels), cell.arm.baseline, *cell.work, *([tried] if tried else [])]
 
 
 def _recipe_of(arm: Arm) -> tuple[Path | None, Resolved]:
@@ -158,68 +195,6 @@ def _recipe_of(arm: Arm) -> tuple[Path | None, Resolved]:
         why = f"{arm.base} is not trained to its end: workbench train --resume {arm.base}"
         raise RecipeError([Problem("base", why)])
     return arm.base, recipe
-
-
-def expand(grid: Grid, folder: Path) -> Iterator[Arm]:
-    """All combinations of the axes, in the order of the file (the last axis runs fastest), skips left out.
-
-    Raises:
-        WorkbenchError: there are more than `MOST_CELLS`.
-    """
-    axes = {axis: _arms(axis, arms) for axis, arms in grid.axes.items()}
-    together = _zipped(axes, grid.zip)
-    product = math.prod(len(axes[group[0]]) for group in together)
-    if product > MOST_PRODUCTS:
-        raise WorkbenchError(f"the axes multiply to {product:,} combinations: take fewer, or `zip` some")
-    seen: set[tuple[tuple[str, str], ...]] = set()
-    for combination in itertools.product(*(range(len(axes[group[0]])) for group in together)):
-        picked = {axis: axes[axis][i] for group, i in zip(together, combination, strict=True) for axis in group}
-        chosen = {axis: picked[axis] for axis in axes}  # in the file's order, whatever went together
-        labels = {axis: label for axis, (label, _) in chosen.items()}
-        kept = {axis: label for axis, label in labels.items() if _matches(labels, grid.only.get(axis, {}))}
-        mark = tuple(kept.items())
-        if mark in seen or any(_matches(kept, one) for one in grid.skip):
-            continue
-        seen.add(mark)
-        if len(seen) > MOST_CELLS:
-            raise WorkbenchError(f"a grid of more than {MOST_CELLS:,} cells: take fewer axes, or `zip` or `skip` some")
-        base, patches = grid.base, [grid.set]
-        for axis in kept:
-            patch = dict(chosen[axis][1])
-            base = str(patch.pop("extends", base))
-            patches.append(patch)
-        yield Arm(kept, folder / base, tuple(patches))
-
-
-def baselines(grid: Grid, folder: Path) -> Iterator[Arm]:
-    """Row zero, once for every combination of the axes that are repetitions."""
-    if grid.baseline is None:
-        return
-    over = [axis for axis in grid.report.over if axis in grid.axes]
-    for picked in itertools.product(*(_arms(axis, grid.axes[axis]) for axis in over)):
-        labels = dict(zip(over, (label for label, _ in picked), strict=True))
-        yield Arm(labels, folder / grid.baseline, (grid.set, *(patch for _, patch in picked)), baseline=True)
-
-
-def _arms(axis: str, arms: Any) -> list[tuple[str, Mapping[str, Any]]]:
-    if isinstance(arms, list):
-        return [(str(value), {axis: value}) for value in arms]
-    return [(str(label), patch or {}) for label, patch in arms.items()]
-
-
-def _zipped(axes: Mapping[str, Any], groups: list[list[str]]) -> list[list[str]]:
-    """Axes in groups that go along together, in the order of their first axes; most are alone."""
-    of = {axis: group for group in groups for axis in group}
-    together: list[list[str]] = []
-    for axis in axes:
-        group = of.get(axis, [axis])
-        if group not in together:
-            together.append(group)
-    return together
-
-
-def _matches(labels: Mapping[str, str], wanted: Mapping[str, Any]) -> bool:
-    return all(labels.get(axis) in wanted_labels(these) for axis, these in wanted.items())
 
 
 def _told(problems: Mapping[tuple[str, str], list[str]], cells: int) -> Iterator[Problem]:

@@ -15,11 +15,18 @@ from workbench.match import match
 
 @dataclass(frozen=True)
 class Costed:
-    """What training one distinct network takes. ``cells``: those that use it; ``tokens``: that it is trained on."""
+    """What training one distinct network takes.
+
+    ``cells``: those that use it; ``tokens``: that it is trained on; ``seconds``: of training, None where nobody knows;
+    ``source``: who says so; ``trained``: it has been.
+    """
 
     cells: tuple[Cell, ...]
     cost: Estimate
     tokens: int
+    seconds: float | None = None
+    source: str = ""
+    trained: bool = False
 
     @property
     def name(self) -> str:
@@ -27,11 +34,13 @@ class Costed:
         return self.cells[0].name
 
 
-MEASURES: Mapping[str, tuple[str, Callable[[Costed], float]]] = {
+MEASURES: Mapping[str, tuple[str, Callable[[Costed], float | None]]] = {
     "parameters": ("parameters without embeddings and head", lambda one: one.cost.non_embedding),
     "total": ("parameters", lambda one: one.cost.parameters),
     "flops": ("FLOPs per token", lambda one: one.cost.flops_per_token),
     "tokens": ("tokens trained on", lambda one: one.tokens),
+    "memory": ("bytes of memory in training", lambda one: one.cost.training_bytes),
+    "seconds": ("seconds of training", lambda one: one.seconds),
 }
 """Setting of `Fair` → its title, its value."""
 
@@ -40,11 +49,11 @@ def costed(cells: Sequence[Cell]) -> list[Costed]:
     """Each distinct training among ``cells``, costed once, in their order."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
-        groups.setdefault(cell.resolved.hash, []).append(cell)
+        groups.setdefault(cell.training.hash, []).append(cell)
     found = []
     for group in groups.values():
-        cost = estimate(group[0].resolved)
-        found.append(Costed(tuple(group), cost, cost.tokens_per_step * _steps(group[0].resolved)))
+        cost = estimate(group[0].training)
+        found.append(Costed(tuple(group), cost, cost.tokens_per_step * _steps(group[0].training)))
     return found
 
 
@@ -53,22 +62,37 @@ def unfair(planned: Planned, networks: Sequence[Costed]) -> list[str]:
 
     The baseline is another kind of model and is shown, not held to the bounds.
     """
-    arms = [one for one in networks if not all(cell.arm.baseline for cell in one.cells)]
     sentences = []
     for name, (title, value) in MEASURES.items():
         bound = getattr(planned.grid.fair, name)
-        if bound is None or len(arms) < 2:
+        known = [(number, one) for one in _arms(networks) if (number := value(one)) is not None]
+        if bound is None or len(known) < 2:
             continue
         allowed = 0.0 if isinstance(bound, str) else float(bound)
-        low, high = min(arms, key=value), max(arms, key=value)
-        gap = value(high) / max(value(low), 1e-300) - 1
+        (least, low), (most, high) = (end(known, key=lambda pair: pair[0]) for end in (min, max))
+        gap, digits = most / max(least, 1e-300) - 1, 0 if least >= 100 else 2
         if gap > allowed:
             sentences.append(
-                f"{title}: {low.name} has {value(low):,.0f}, {high.name} {value(high):,.0f}, {gap:.1%} more; "
+                f"{title}: {low.name} has {least:,.{digits}f}, {high.name} {most:,.{digits}f}, {gap:.1%} more; "
                 f"`fair.{name}` allows {'none' if allowed == 0 else f'{allowed:.1%}'}. "
                 + _remedy(name, low, high, allowed)
             )
     return sentences
+
+
+def unchecked(planned: Planned, networks: Sequence[Costed]) -> list[str]:
+    """What the grid holds its arms to and nobody can tell of some of them yet, a sentence each."""
+    if planned.grid.fair.seconds is None:
+        return []
+    unknown = [one for one in _arms(networks) if one.seconds is None]
+    if not unknown:
+        return []
+    names = ", ".join(one.name for one in unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
+    return [f"`fair.seconds` is not checked of {names}: {unknown[0].source}. The page says what training took."]
+
+
+def _arms(networks: Sequence[Costed]) -> list[Costed]:
+    return [one for one in networks if not all(cell.arm.baseline for cell in one.cells)]
 
 
 def require_fair(planned: Planned, networks: Sequence[Costed]) -> None:
@@ -84,10 +108,16 @@ def require_fair(planned: Planned, networks: Sequence[Costed]) -> None:
 
 def _remedy(name: str, low: Costed, high: Costed, within: float) -> str:
     """The sizes at which the smaller one matches the larger, where they can be solved for."""
+    if name == "seconds" and low.seconds and high.seconds:
+        steps = max(1, round(_steps(low.cells[0].training) * high.seconds / low.seconds))
+        sources = dict.fromkeys(f"{one.name} by {one.source}" for one in (low, high))
+        return f"{low.name} would match with {{train.steps: {steps}}}, on more tokens then ({'; '.join(sources)})."
+    if name == "memory":
+        return "A larger train.accumulate takes less of it, a larger train.batch more."
     if name not in SIZES:
         return "Give both the same train.steps, train.batch and data.length."
     try:
-        found = match(low.cells[0].resolved, high.cells[0].resolved, name, within)
+        found = match(low.cells[0].training, high.cells[0].training, name, within)
     except WorkbenchError as error:
         return f"(No sizes of {low.name} match: {error}.)"
     sizes = ", ".join(f"{setting}: {value}" for setting, value in found.sizes.items())

@@ -15,7 +15,7 @@ from typing import Any
 
 from workbench.core.errors import WorkbenchError
 from workbench.core.files import read_json, write_json
-from workbench.grid.cells import Cell, Planned
+from workbench.grid.cells import Cell, Option, Plan
 from workbench.run import is_held, only_writer
 
 DEATHS = 3
@@ -31,7 +31,7 @@ class GridFolder:
         self.claims, self.failed, self.workers = path / "claims", path / "failed", path / "workers"
 
     @classmethod
-    def open(cls, planned: Planned, root: Path | str = "grids") -> GridFolder:
+    def open(cls, planned: Plan, root: Path | str = "grids") -> GridFolder:
         """The folder of a grid: made, or the one it has.
 
         Raises:
@@ -107,7 +107,7 @@ def _tallied(tally: Path, step: int) -> int:
         return 0
 
 
-def described(planned: Planned) -> dict[str, Any]:
+def described(planned: Plan) -> dict[str, Any]:
     """A grid's cells as plain data."""
     return {
         "schema": 1,
@@ -122,7 +122,12 @@ def described(planned: Planned) -> dict[str, Any]:
                 "baseline": cell.arm.baseline,
                 "recipe": cell.resolved.hash,
                 "measured": cell.resolved.measured,
+                **({"tried": [_option(one) for one in cell.options]} if cell.options else {}),
             }
             for cell in planned.cells
         ],
     }
+
+
+def _option(one: Option) -> dict[str, Any]:
+    return {"values": dict(one.values), "recipe": one.resolved.hash, "measured": one.resolved.measured}

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Gt, MinLen
 
+from workbench.core.bounds import Count, Natural, NonNegative
 from workbench.core.errors import Problem
 from workbench.core.loading import Resolved, resolve_as
 from workbench.core.node import Node
-from workbench.core.part import Section, did_you_mean
+from workbench.core.part import Section
 from workbench.core.tree import load_tree, override
+from workbench.grid.faults import faults
 from workbench.recipe import Name, found
 
 Share = Annotated[float, Gt(0)]
+FACTORS = "times"
+"""The word before factors of a sweep."""
 
 
 class Fair(Section):
@@ -26,6 +30,9 @@ class Fair(Section):
         total: the same of all parameters.
         flops: the same of FLOPs per token.
         tokens: the same of the tokens trained on; ``equal`` for no difference.
+        memory: the same of memory in training, as estimated.
+        seconds: the same of the wall-clock time of training: of finished runs of the same recipe but for seed, rates
+            and number of updates, or of a trial (``--trial``). Arms of which nobody knows it are told, not refused.
     """
 
     def __init__(
@@ -34,9 +41,12 @@ class Fair(Section):
         total: Share | None = None,
         flops: Share | None = None,
         tokens: Literal["equal"] | Share | None = None,
+        memory: Share | None = None,
+        seconds: Share | None = None,
     ) -> None:
         """Keep the bounds."""
         self.parameters, self.total, self.flops, self.tokens = parameters, total, flops, tokens
+        self.memory, self.seconds = memory, seconds
 
 
 class Frontier(Section):
@@ -79,6 +89,20 @@ class Reported(Section):
         self.frontiers, self.note = frontiers or [], note
 
 
+class Select(Section):
+    """What values of a sweep are chosen by: bits per byte of the first quarter of the held-out text.
+
+    Settings:
+        blocks: of that quarter; 0 takes all of them.
+        draws: noise draws a block, where the likelihood is a bound.
+        batch: blocks handled at a time.
+    """
+
+    def __init__(self, blocks: Natural = 0, draws: Count = 4, batch: Count = 64) -> None:
+        """Keep the settings."""
+        self.blocks, self.draws, self.batch = blocks, draws, batch
+
+
 class Grid(Section):
     """Cells made of a recipe by named patches along axes, beside a baseline.
 
@@ -94,11 +118,16 @@ class Grid(Section):
         zip: lists of axes that go along together instead of being multiplied.
         only: axis → {other axis: labels}: the axis varies only where the other one has such a label.
         skip: combinations left out, each {axis: labels}.
+        sweep: settings of training tried anew for every arm and seed, the baseline's too: each a list of values, or
+            ``{times: factors}`` of the value that the recipe has. The best by ``select`` is compared, on the other
+            three quarters of the held-out text.
+        select: what values of a sweep are chosen by.
+        hourly: price of an hour of one worker, in a currency of your choice: the dry run says what the grid costs.
         fair: what must be alike in arms that are trained.
         report: how the page puts cells together.
     """
 
-    usual: ClassVar[Mapping[str, Any]] = {"fair": {}, "report": {}}
+    usual: ClassVar[Mapping[str, Any]] = {"fair": {}, "report": {}, "select": {}}
 
     def __init__(
         self,
@@ -107,86 +136,37 @@ class Grid(Section):
         axes: Annotated[dict[str, Any], MinLen(1)],
         fair: Fair,
         report: Reported,
+        select: Select,
         baseline: str | None = None,
         set: dict[str, Any] | None = None,
         zip: list[list[str]] | None = None,
         only: dict[str, dict[str, Any]] | None = None,
         skip: list[dict[str, Any]] | None = None,
+        sweep: dict[str, Any] | None = None,
+        hourly: NonNegative = 0.0,
     ) -> None:
         """Keep the settings."""
         self.name, self.base, self.axes, self.baseline = name, base, axes, baseline
         self.set, self.zip, self.only, self.skip = set or {}, zip or [], only or {}, skip or []
-        self.fair, self.report = fair, report
+        self.hourly = hourly
+        self.fair, self.report, self.sweep, self.select = fair, report, sweep or {}, select
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
         """Axes that are no axes, patches that are no maps, names of axes that the file does not have."""
         yield from super().misfits(node, root)
-        axes: dict[str, Any] = node.settings["axes"]
-        for axis, arms in axes.items():
-            yield from _faults(axis, arms)
-        labels = {axis: [str(one) for one in arms] for axis, arms in axes.items() if isinstance(arms, (dict, list))}
-        named: list[tuple[str, str, Any]] = [
-            (f"zip[{i}]", axis, None) for i, group in enumerate(node.settings["zip"] or []) for axis in group
-        ]
-        named += [
-            (f"skip[{i}]", axis, wanted)
-            for i, one in enumerate(node.settings["skip"] or [])
-            for axis, wanted in one.items()
-        ]
-        for axis, where in (node.settings["only"] or {}).items():
-            named += [(f"only.{axis}", axis, None)]
-            named += [(f"only.{axis}", other, wanted) for other, wanted in where.items()]
-        for path, axis, wanted in named:
-            if axis in axes and axis not in labels:
-                continue  # told above
-            if axis not in axes:
-                yield Problem(path, f"there is no axis {axis!r}.{did_you_mean(axis, axes)}")
-                continue
-            for label in wanted_labels(wanted):
-                if label not in labels.get(axis, []):
-                    yield Problem(path, f"axis {axis!r} has no {label!r}.{did_you_mean(label, labels.get(axis, []))}")
-        zipped = [axis for group in node.settings["zip"] or [] for axis in group]
-        for axis in sorted({axis for axis in zipped if zipped.count(axis) > 1}):
-            yield Problem("zip", f"axis {axis!r} stands in it twice: it can go along with one group")
-        for i, group in enumerate(node.settings["zip"] or []):
-            sizes = {axis: len(axes[axis]) for axis in group if axis in labels}
-            if len(set(sizes.values())) > 1:
-                told = ", ".join(f"{axis} {size}" for axis, size in sizes.items())
-                yield Problem(f"zip[{i}]", f"axes that go together have as many arms; found {told}")
+        yield from faults(node.settings)
 
 
-def wanted_labels(wanted: Any) -> list[str]:
-    """Labels as ``skip`` and ``only`` name them: one, or a list; None names none."""
-    if wanted is None:
-        return []
-    return [str(one) for one in wanted] if isinstance(wanted, list) else [str(wanted)]
-
-
-def load_grid(path: Path | str, overrides: Iterator[str] | tuple[str, ...] = ()) -> Resolved:
-    """Read a grid's file; ``overrides`` are of the grid (``set.train.steps=10``, ``report.over=[]``).
+def load_grid(source: Path | str | Mapping[str, Any], overrides: Iterable[str] = ()) -> Resolved:
+    """Read a grid's file, or its settings as data; ``overrides`` are of the grid (``set.train.steps=10``).
 
     Raises:
         RecipeError: with every problem of the file.
         WorkbenchError: it cannot be read.
     """
-    place = found(Path(path))
+    if isinstance(source, Mapping):
+        return resolve_as(Grid, override({"name": "grid", **source}, overrides))
+    place = found(Path(source))
     tree = override({"name": place.stem, **load_tree(place)}, overrides)
     return resolve_as(Grid, tree, place)
-
-
-def _faults(axis: str, arms: Any) -> Iterator[Problem]:
-    if not isinstance(arms, (dict, list)) or not arms:
-        yield Problem(f"axes.{axis}", "an axis is a map of patches by their labels, or a list of values; neither empty")
-    elif isinstance(arms, list):
-        if len({str(one) for one in arms}) < len(arms):
-            yield Problem(f"axes.{axis}", "lists a value twice")
-    else:
-        if len({str(label) for label in arms}) < len(arms):
-            yield Problem(f"axes.{axis}", "has two labels that read the same")
-        for label, patch in arms.items():
-            if not str(label).isprintable() or not str(label):
-                yield Problem(f"axes.{axis}", f"the label {str(label)!r:.60} cannot be printed on one line")
-            if patch is not None and not isinstance(patch, dict):
-                message = f"a patch is a map of settings, as in {{train.steps: 100}}; found {patch!r:.60}"
-                yield Problem(f"axes.{axis}.{label}", message)

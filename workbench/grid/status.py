@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from workbench.grid.cells import Cell, Planned
+from workbench.core.errors import WorkbenchError
+from workbench.grid.cells import Cell, Plan
 from workbench.grid.folder import GridFolder
-from workbench.run import RunFolder, every, furthest, status_line
+from workbench.grid.sweep import Tried, chosen, tried
+from workbench.run import RunFolder, by_hash, status_line
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,8 @@ class Standing:
     """A cell now.
 
     ``state``: "done", "failed", "running", "trained", "begun" or "waiting"; ``detail``: a step, a cause; ``run``: its
-    run, where there is one; ``figures``: their file, where they are there.
+    run, where there is one; ``figures``: their file, where they are there; ``tried``: how its trials stand. The cell of
+    a sweep has the recipe that was chosen, once one is.
     """
 
     cell: Cell
@@ -24,18 +27,33 @@ class Standing:
     detail: str = ""
     run: RunFolder | None = None
     figures: Path | None = None
+    tried: tuple[Tried, ...] = ()
 
 
-def standings(planned: Planned, folder: GridFolder, runs: Path) -> list[Standing]:
-    """Every cell's standing. Each run folder is looked at once."""
-    by_hash: dict[str, RunFolder] = {}
-    for run in sorted(every(runs), key=furthest):
-        by_hash.setdefault(run.hash, run)
+def standings(planned: Plan, folder: GridFolder, runs: Path, trials: bool = False) -> list[Standing]:
+    """Every cell's standing, that of trials before them if asked. Each run folder is looked at once."""
+    known = by_hash(runs)
     given = {cell.run: RunFolder(cell.run) for cell in planned.cells if cell.run is not None}
-    return [
-        _standing(cell, folder, by_hash.get(cell.resolved.hash) if cell.run is None else given[cell.run])
-        for cell in planned.cells
-    ]
+    found = []
+    for cell in planned.due if trials else planned.cells:
+        if cell.options:
+            found.append(_swept(cell, folder, known))
+        else:
+            run = known.get(cell.resolved.hash) if cell.run is None else given[cell.run]
+            found.append(_standing(cell, folder, run))
+    return found
+
+
+def _swept(cell: Cell, folder: GridFolder, known: Mapping[str, RunFolder]) -> Standing:
+    found = tuple(tried(cell, folder, known.get))
+    try:
+        settled = chosen(cell, found)
+    except WorkbenchError as error:
+        return Standing(cell, "failed", str(error), tried=found)
+    if settled is None:
+        over = sum(one.state != "due" for one in found)
+        return Standing(cell, "waiting", f"{over} of {len(found)} values tried", tried=found)
+    return replace(_standing(settled, folder, known.get(settled.resolved.hash)), tried=found)
 
 
 def _standing(cell: Cell, folder: GridFolder, run: RunFolder | None) -> Standing:

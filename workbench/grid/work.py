@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workbench import experiment
-from workbench.core.errors import in_words
+from workbench.core.errors import WorkbenchError, in_words
 from workbench.core.files import write_json
 from workbench.core.loading import Resolved
 from workbench.evaluate import Tell, silent
-from workbench.grid.cells import Cell, Planned
+from workbench.grid.cells import Cell, Plan
 from workbench.grid.folder import GridFolder
+from workbench.grid.sweep import chosen, tried
 from workbench.recipe import load
-from workbench.run import InUse, RunFolder, find, only_writer, turn
+from workbench.run import InUse, RunFolder, by_hash, find, only_writer, turn
 from workbench.train.interrupt import Interrupted
 
 WAIT = 1.0
@@ -40,7 +41,7 @@ Heard = Callable[[Cell, str], None]
 """``heard(cell, what)``: what becomes of a cell."""
 
 
-def work(planned: Planned, folder: GridFolder, places: Places, heard: Heard, tell: Tell = silent) -> None:
+def work(planned: Plan, folder: GridFolder, places: Places, heard: Heard, tell: Tell = silent) -> None:
     """Do what is due, until every cell is done or has failed.
 
     A cell that fails is written down with its cause and harms no other one.
@@ -48,11 +49,20 @@ def work(planned: Planned, folder: GridFolder, places: Places, heard: Heard, tel
     Raises:
         Interrupted: a signal came; everything is saved.
     """
-    waiting = list(planned.cells)
+    waiting = list(planned.due)
     while waiting:
-        left = []
-        for cell in waiting:
+        left: list[Cell] = []
+        known: dict[str, RunFolder] = {}
+        for waited in waiting:
+            cell = waited
             try:
+                if waited.options:
+                    known = known or by_hash(places.runs)  # trials come first: what they did in this round is known
+                    settled = chosen(waited, tried(waited, folder, known.get))
+                    if settled is None:
+                        left.append(waited)
+                        continue
+                    cell = settled
                 run = run_of(cell, places)
                 done = run is not None and run.figures(cell.resolved.measured) is not None
                 if not folder.failure(cell) and not done:
@@ -61,15 +71,23 @@ def work(planned: Planned, folder: GridFolder, places: Places, heard: Heard, tel
                         finish(cell, places, tell)
                     heard(cell, "done")
             except InUse:
-                left.append(cell)
+                left.append(waited)
             except Interrupted:
                 raise
             except (Exception, SystemExit) as error:  # a plug-in may do anything
-                folder.fail(cell, cause(error), traceback.format_exc())
-                heard(cell, f"failed: {cause(error)}")
+                heard(cell, f"failed: {cause(error)}{_written(folder, cell, error)}")
         if left == waiting:
             time.sleep(WAIT)
         waiting = left
+
+
+def _written(folder: GridFolder, cell: Cell, error: BaseException) -> str:
+    """Write a failure down; what to tell where that fails too. The cell is then due to whoever comes next."""
+    try:
+        folder.fail(cell, cause(error), traceback.format_exc())
+    except OSError as second:
+        return f"; and that cannot be written down: {cause(second)}"
+    return ""
 
 
 def finish(cell: Cell, places: Places, tell: Tell = silent) -> None:
@@ -81,7 +99,7 @@ def finish(cell: Cell, places: Places, tell: Tell = silent) -> None:
     """
     run = run_of(cell, places)
     if run is None or not run.finished:
-        run = train(cell.resolved, places)
+        run = train(cell.training, places)
     if run.figures(cell.resolved.measured) is None:
         measure(run, cell, places.cache, tell)
 
@@ -96,10 +114,20 @@ def train(resolved: Resolved, places: Places) -> RunFolder:
         run = next(iter(find(resolved.hash, places.runs)), None) or experiment.create(resolved, places.runs)
     if not run.finished:
         start = resolved.data["start"]
-        if start is not None and start["recipe"]:
-            train(load(start["recipe"], start["changes"] or ()), places)
+        if start is not None and start["recipe"] and not _is_trained(start["run"], places):
+            parent = load(start["recipe"], start["changes"] or ())
+            if parent.hash != start["run"]:
+                raise WorkbenchError(
+                    f"start: {start['recipe']} is now a recipe of hash {parent.hash}, and the run begins with one of "
+                    f"hash {start['run']}: undo the change, or plan the grid anew"
+                )
+            train(parent, places)
         experiment.train(run, resolved, places.cache, quiet=True)
     return run
+
+
+def _is_trained(digest: str, places: Places) -> bool:
+    return any(run.finished for run in find(digest, places.runs))
 
 
 def measure(run: RunFolder, cell: Cell, cache: Path | None, tell: Tell = silent) -> None:

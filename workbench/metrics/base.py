@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from workbench.core.bounds import Count, Natural
 from workbench.core.errors import Problem, WorkbenchError
@@ -20,9 +20,12 @@ from workbench.metrics.value import Better, Value
 if TYPE_CHECKING:
     from workbench.core.node import Node
 
+HeldOutPart = Literal["all", "selection", "comparison"]
+"""What an evaluation sees of the held-out text."""
+
 __all__ = [
-    "Continued", "Cost", "Drawn", "Evaluation", "Evidence", "HeldOut", "Metric", "MissingEvidence", "Prompts", "Texts",
-    "measure", "needed", "reason_of",
+    "Continued", "Cost", "Drawn", "Evaluation", "Evidence", "HeldOut", "HeldOutPart", "Metric", "MissingEvidence",
+    "Prompts", "Texts", "measure", "needed", "reason_of",
 ]  # fmt: skip
 
 
@@ -129,11 +132,15 @@ class Evaluation(Section):
         sets: evaluation sets whose likelihood is measured, by a name of your choice.
         protocol: how their rows become blocks, and which tokens count; stated wherever there are sets.
         tokens: of each set, in blocks evenly spread over it; 0 takes all of them.
+        part: of the held-out text: all of it; ``selection``, the first quarter, where settings are chosen; or
+            ``comparison``, the rest, where what was chosen is compared.
     """
 
     neutral: ClassVar[Mapping[str, Any]] = {
-        **dict.fromkeys(("judge", "prompts", "solving", "timing", "asking", "sets", "protocol")), "tokens": 0,
-    }  # fmt: skip
+        **dict.fromkeys(("judge", "prompts", "solving", "timing", "asking", "sets", "protocol")),
+        "tokens": 0,
+        "part": "all",
+    }
     usual: ClassVar[Mapping[str, Any]] = {
         "metrics": [{"type": "bits_per_byte"}, {"type": "unigram_bits_per_byte"}],
     }
@@ -154,11 +161,12 @@ class Evaluation(Section):
         sets: dict[str, EvalSet] | None = None,
         protocol: Protocol | None = None,
         tokens: Natural = 0,
+        part: HeldOutPart = "all",
     ) -> None:
         """Keep the settings."""
         self.timing, self.asking = timing, asking
         self.metrics, self.judge, self.prompts, self.solving = metrics, judge, prompts, solving
-        self.sets, self.protocol, self.tokens = sets, protocol, tokens
+        self.sets, self.protocol, self.tokens, self.part = sets, protocol, tokens, part
         self.blocks, self.draws, self.samples, self.batch, self.every = blocks, draws, samples, batch, every
 
     @classmethod

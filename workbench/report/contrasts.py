@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -18,6 +18,8 @@ from workbench.report.arms import Arm
 SEEDS = "over {n} repetitions, in pairs; t interval"
 UNITS = "one training each; over {n} common units, in pairs, bootstrap: sampling error, not that of training"
 APART = "one training each; from both standard errors: sampling error, not that of training"
+ROUNDING = 1e-12
+"""Contrasts that spread by less than this share of the figures spread by rounding alone."""
 OTHER = "by two judges, or not by one that is known: not compared; evaluate all by the same"
 BARE = "one repetition without standard errors: no interval"
 
@@ -82,6 +84,10 @@ def contrast(terms: Sequence[Term], log: bool = False) -> Contrast | None:
         each = np.asarray(
             [_total([values[key] for values in found], coefficients, log) for key in common], dtype=np.float64
         )
+        largest = max(abs(_number(values[key])) for values in found for key in common)
+        if each.std(ddof=1) <= ROUNDING * (1.0 if log else largest):
+            same = replace(ratio(each, np.ones(len(each))), se=0.0)
+            return Contrast(same, SEEDS.format(n=len(each)), relations, better)
         seen = smallest_detectable(float(each.std(ddof=1)), len(each))
         return Contrast(
             ratio(each, np.ones(len(each))), SEEDS.format(n=len(each)), relations, better, len(each) - 1, seen

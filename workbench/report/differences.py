@@ -15,6 +15,8 @@ from workbench.report.contrasts import Term, contrast
 from workbench.report.grid_tables import columns_for
 from workbench.report.tables import ASIDE, Cell, Column, Row, Table
 
+UNTESTED = "not tested for want of spread, and counted in the family after Holm"
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -55,9 +57,15 @@ def compared(arms: Sequence[Arm], names: Sequence[str]) -> list[Difference]:
     found: list[Difference] = []
     for name in names:
         family = [one for arm in arms if arm is not base and base is not None and (one := _difference(arm, base, name))]
-        tested = [one for one in family if one.p is not None]
-        adjusted = iter(holm([one.p for one in tested if one.p is not None]))
-        found += [replace(one, adjusted=next(adjusted)) if one.p is not None else one for one in family]
+        if all(one.p is None for one in family):
+            found += family
+            continue
+        # one that cannot be tested stays a member, with the p of no difference: the others pay for the look at it
+        adjusted = holm([1.0 if one.p is None else one.p for one in family])
+        found += [
+            replace(one, how=f"{one.how}; {UNTESTED}") if one.p is None else replace(one, adjusted=p)
+            for one, p in zip(family, adjusted, strict=True)
+        ]
     return found
 
 

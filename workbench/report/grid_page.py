@@ -24,6 +24,7 @@ from workbench.report.frontiers import SIGNS, frontier
 from workbench.report.grid_tables import arms_table, long_rows
 from workbench.report.plots import Plot
 from workbench.report.tables import Table
+from workbench.report.tried import sentence, tried_table
 
 if TYPE_CHECKING:
     from workbench.grid.cells import Planned
@@ -34,6 +35,11 @@ SAMPLED = 12
 CURVES = 8
 """Lines in a panel of curves: more cannot be told apart."""
 FIGURES = "figures"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the beginning of a formula."""
+
+
+NOTHING_TRIED = Table((), ())
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class GridPage:
     axes: Sequence[str]
     failed: Sequence[str]
     trainings: Sequence[Run]
+    tried: Table = NOTHING_TRIED
 
 
 def write_page(page: GridPage, out: Path) -> list[Path]:
@@ -78,10 +85,11 @@ def grid_page(planned: Planned, found: Sequence[Standing]) -> GridPage:
     drawn = (frontier(arms, wanted, number) for number, wanted in enumerate(settings.frontiers))
     groups = groups_of(arms)
     lead = f"{done} of {len(found)} cells measured: {len(arms)} arms"
-    lead += f", {len(trainings)} training{'s' * (len(trainings) != 1)}. {settings.note}".rstrip()
+    lead += f", {len(trainings)} training{'s' * (len(trainings) != 1)}."
+    lead = " ".join(text for text in (lead, sentence(found), settings.note) if text)
     axes = [axis for axis in planned.grid.axes if axis not in settings.over]
     return GridPage(
-        title=planned.grid.name,
+        title=planned.name,
         lead=lead,
         table=arms_table(arms, settings.columns),
         differences=compared(arms, settings.compare),
@@ -92,6 +100,7 @@ def grid_page(planned: Planned, found: Sequence[Standing]) -> GridPage:
         axes=axes,
         failed=[text for arm in arms for text in arm.failed],
         trainings=trainings,
+        tried=tried_table(found),
     )
 
 
@@ -124,10 +133,12 @@ def html_parts(page: GridPage) -> list[tuple[str, str]]:
     """What a page shows of its figures: (heading, HTML)."""
     shown = [run for arm in page.arms[:SAMPLED] if (run := arm.run) is not None]
     gaps = differences_table(page.differences, page.arms)
-    titles = ("Figures of each arm", "Differences to the baseline")
+    titles = ("Figures of each arm", "Differences to the baseline", "What was tried")
     parts = [("Figures", html.table_of(page.table, titles[0], "arm") + html.notes_of(page.table))]
     if gaps.rows:
         parts.append((titles[1], html.table_of(gaps, titles[1], "arm") + html.notes_of(gaps)))
+    if page.tried.rows:
+        parts.append(("Tried", html.table_of(page.tried, titles[2], "cell") + html.notes_of(page.tried)))
     if page.plots:
         parts.append(("Figures against each other", html.panels(page.plots)))
     if page.curves:
@@ -160,6 +171,8 @@ def markdown_parts(page: GridPage, figures: str = FIGURES) -> list[tuple[str, st
     parts = [("Figures", _with_notes(page.table))]
     if table.rows:
         parts.append(("Differences to the baseline", _with_notes(table)))
+    if page.tried.rows:
+        parts.append(("Tried", _with_notes(page.tried, "cell")))
     drawn = []
     for plot in (*page.plots, *page.curves):  # the SVG has no words beside its axes, and Markdown no legend
         told = ", ".join(f"{mark} {label}" for mark, label in zip(itertools.cycle(SIGNS), plot.legend, strict=False))
@@ -175,13 +188,26 @@ def markdown_parts(page: GridPage, figures: str = FIGURES) -> list[tuple[str, st
     return parts
 
 
-def _with_notes(table: Table) -> str:
-    return markdown.table_text(table, "arm") + "\n\n" + "\n".join(f"- {markdown.line(note)}" for note in table.notes)
+def _with_notes(table: Table, first: str = "arm") -> str:
+    return markdown.table_text(table, first) + "\n\n" + "\n".join(f"- {markdown.line(note)}" for note in table.notes)
 
 
 def csv_of(page: GridPage) -> str:
     """Every figure of every repetition."""
     heads, rows = long_rows(page.arms, page.axes)
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([heads, *rows])
+    csv.writer(out, lineterminator="\n").writerows([[_inert(text) for text in row] for row in [heads, *rows]])
     return out.getvalue()
+
+
+def _inert(text: str) -> str:
+    """Text that a spreadsheet shows and does not run as a formula; a number is left as it is."""
+    return f"'{text}" if text[:1] in FORMULA and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -120,6 +120,9 @@ def _notes(arms: Sequence[Arm], columns: Sequence[Column]) -> Iterable[str]:
         yield CALIBRATED
     yield from judges_told(((arm.label, [arm.figure(column.key) for column in columns]) for arm in arms), columns)
     yield "★: best by the figure's own direction, or nearest to held-out text where it has none. Hover for intervals."
+    absent = [column.key for column in columns if not any(arm.figure(column.key) for arm in arms)]
+    if absent and any(arm.repeats for arm in arms):
+        yield f"Asked for, and measured by no arm so far: {', '.join(absent)}."
     for arm in arms:
         for column in columns:
             value = arm.figure(column.key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from workbench.report.tables import Cell, Table
+from workbench.report.words import visible
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -18,7 +19,7 @@ def table(shown: Table, caption: str) -> str:
     heads = [escape(column.line) for column in shown.columns]
     rows = [[escape(row.label), *(_figure(cell) for cell in row.cells)] for row in shown.rows]
     body = [_line(["", *heads]), r"\midrule", *map(_line, rows)]
-    notes = [f"% {note}" for note in shown.notes]
+    notes = [f"% {_one_line(note)}" for note in shown.notes]
     return "\n".join(
         [
             *notes,
@@ -37,7 +38,12 @@ def table(shown: Table, caption: str) -> str:
 
 def escape(text: str) -> str:
     """Text that LaTeX sets as it is."""
-    return re.sub("|".join(map(re.escape, SPECIAL)), lambda found: SPECIAL[found.group()], text)
+    return re.sub("|".join(map(re.escape, SPECIAL)), lambda found: SPECIAL[found.group()], _one_line(text))
+
+
+def _one_line(text: str) -> str:
+    """Text without breaks: what stood behind one would be no comment any more."""
+    return visible(" ".join(text.split()))
 
 
 def _figure(cell: Cell) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.core.checks import run_checks
-from workbench.grid.cells import BASELINE
+from workbench.grid.expand import BASELINE
 from workbench.metrics.results import Results
 from workbench.metrics.value import Value
 from workbench.report.arms import Arm

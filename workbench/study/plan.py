@@ -12,7 +12,7 @@ from workbench.core.errors import Problem, RecipeError, WorkbenchError
 from workbench.core.loading import resolve_as
 from workbench.core.part import did_you_mean
 from workbench.core.tree import stable_hash
-from workbench.grid.cells import Cell, Planned, plan, plan_of
+from workbench.grid.cells import Plan, Planned, plan, plan_of
 from workbench.grid.section import Grid
 from workbench.grid.status import Standing
 from workbench.run import slug
@@ -20,29 +20,21 @@ from workbench.study.section import Study, is_study, load_study
 
 
 @dataclass(frozen=True)
-class PlannedStudy:
-    """A study that can be run: a grid for each question, and the cells of all of them. Workers see a grid."""
+class PlannedStudy(Plan):
+    """A study that can be run: a grid for each question, and the cells of all of them. Workers see one plan."""
 
     study: Study
-    source: Path
     questions: Mapping[str, Planned]
-    cells: tuple[Cell, ...]
-    hash: str
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """The study's."""
         return self.study.name
 
     @property
     def grids(self) -> tuple[Planned, ...]:
-        """What is held to bounds of its own."""
+        """Its questions'."""
         return tuple(self.questions.values())
-
-    @property
-    def folder_name(self) -> str:
-        """``<name>-<hash8>``."""
-        return f"{slug(self.name)}-{self.hash[:8]}"
 
     def split(self, found: Iterable[Standing]) -> dict[str, list[Standing]]:
         """How cells stand, by question."""
@@ -76,7 +68,7 @@ def plan_study(path: Path | str, overrides: Iterable[str] = ()) -> PlannedStudy:
     problems: list[Problem] = []
     for name, asked in study.questions.items():
         try:
-            questions[name] = plan_of(resolve_as(Grid, _grid(study, name, asked), source), source)
+            questions[name] = plan_of(resolve_as(Grid, _grid(study, name, asked), source))
         except RecipeError as error:
             problems += [Problem(f"questions.{name}.{one.path}".rstrip("."), one.message) for one in error.problems]
         except WorkbenchError as error:
@@ -91,7 +83,7 @@ def plan_study(path: Path | str, overrides: Iterable[str] = ()) -> PlannedStudy:
     )
     told = {name: claim.as_data() for name, claim in resolved.node.settings["claims"].items()}
     digest = stable_hash([{name: grid.hash for name, grid in questions.items()}, told])
-    return PlannedStudy(study, source, questions, cells, digest)
+    return PlannedStudy(source, cells, digest, study, questions)
 
 
 def _grid(study: Study, name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
