@@ -25,6 +25,7 @@ EXTRAS = {
     # downstream tasks; apart from eval, for the harness brings datasets, evaluate and much else
     "tasks": ["lm-eval>=0.4.9", "datasets>=4"],
     "zst": ["zstandard>=0.22"],
+    "docs": ["mkdocs-material>=9.6"],
 }
 EXTRAS["test"] = [
     "pytest>=8",

@@ -77,3 +77,15 @@ def workbench_words(words: list[str]) -> list[str] | None:
     if names[0] in ("python", "python3", "torchrun") and "-m" in words and words[words.index("-m") + 1] == "workbench":
         return words[words.index("-m") + 2 :]
     return None
+
+
+def headings(path: Path) -> list[tuple[int, str]]:
+    """(level, text) of every heading."""
+    found = re.findall(r"^(#{1,6}) +(.+?) *$", split(path)[1], re.MULTILINE)
+    return [(len(marks), text) for marks, text in found]
+
+
+def anchor(heading: str) -> str:
+    """A heading's anchor, as code hosts and the site make it alike: letters, digits and hyphens."""
+    kept = re.sub(r"[^\w\s-]", "", re.sub(r"[`*]", "", heading).lower())
+    return re.sub(r"[\s-]+", "-", kept).strip("-")

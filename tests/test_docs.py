@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import re
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents import CODE, LINK, ROOT, commands, documents, split, workbench_words
+from tests.documents import CODE, LINK, ROOT, anchor, commands, documents, headings, split, workbench_words
 from workbench.cli import main as entry
 from workbench.cli.main import COMMANDS, main
 from workbench.core.index import scan
@@ -125,6 +126,21 @@ def test_make_targets_files_and_names_exist(name):
         if "://" not in target and not target.startswith(("#", "mailto:")):
             file = (ROOT / name).parent / target.partition("#")[0]
             assert file.exists(), f"{name}: link to {target}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_headings_are_in_order_and_anchors_exist(name):
+    found = headings(ROOT / name)
+    if found or "/results/" not in name:  # a benchmark's bare table needs no title
+        assert [level for level, _ in found].count(1) == 1 and found[0][0] == 1, f"{name}: one title, at the top"
+    for (above, _), (level, text) in itertools.pairwise(found):
+        assert level <= above + 1, f"{name}: {text!r} skips a level"
+    for target in LINK.findall(split(ROOT / name)[1]):
+        path, _, asked = target.partition("#")
+        if asked and "://" not in target:
+            file = (ROOT / name).parent / path if path else ROOT / name
+            known = {anchor(text) for _, text in headings(file)}
+            assert asked in known, f"{name}: link to {target}; known: {sorted(known)}"
 
 
 def test_readme_commands():
