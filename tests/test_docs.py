@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import importlib
 import itertools
 import os
 import re
@@ -13,9 +14,12 @@ from pathlib import Path
 import pytest
 
 from tests.documents import CODE, LINK, ROOT, anchor, commands, documents, headings, split, workbench_words
+from workbench.check import contract_checks
 from workbench.cli import main as entry
+from workbench.cli.describing import contract
 from workbench.cli.main import COMMANDS, main
-from workbench.core.index import scan
+from workbench.core.index import import_parts, scan
+from workbench.core.part import KINDS
 from workbench.core.reading import read_yaml
 from workbench.recipe import load
 
@@ -31,6 +35,8 @@ COMMAND_LINES = [
 RUN = re.compile(r"(?:.*/)?runs/(?P<name>[\w.-]+?)-(?P<hash>\*|[0-9a-f]{8}|<\w+>|HASH)/?")
 QUICK = ("list", "show", "check")
 """Commands that only look: they are run as they stand."""
+SHORTENED = {"process", "layout", "target"}
+"""Kinds with so many methods that the table of kinds names the first ones."""
 
 
 @pytest.fixture
@@ -167,6 +173,24 @@ def test_yaml_in_the_docs_is_read_and_names_parts_that_exist():
                 types = set(re.findall(r"\btype: *([\w-]+)", str(yaml.safe_dump(tree))))
                 own = re.search(r"plugins:", block.text)
                 assert own or types <= every, f"{name}:{block.line}: no part is called {types - every}"
+
+
+def test_the_table_of_kinds_is_whole_and_true():
+    """docs/plugins/README.md: a row a kind, its base class, methods that exist, among them all that must be written."""
+    import_parts()
+    document = (ROOT / "docs" / "plugins" / "README.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|$", document, re.MULTILINE)
+    assert sorted(kind for kind, _, _ in rows) == sorted(KINDS), "a row a kind"
+    for kind, base, methods in rows:
+        module, _, name = CODE.findall(base)[0].rpartition(".")
+        assert getattr(importlib.import_module(module), name) is KINDS[kind], kind
+        named = {found for code in CODE.findall(methods) if (found := re.match(r"\w+", code)[0])}
+        known = {member.signature.partition("(")[0]: member.must for member in contract(KINDS[kind])}
+        assert named - {"RateMatrix"} <= set(known), f"{kind}: it has {sorted(known)}"
+        missing = {name for name, must in known.items() if must} - named
+        assert not missing or kind in SHORTENED, f"{kind}: the row leaves out {missing}"
+    said = re.search(r"Every kind has such checks but (.*?), whose", document, re.DOTALL)[1]
+    assert set(CODE.findall(said)) == set(KINDS) - set(contract_checks())
 
 
 # --- the reader of documents itself -----------------------------------------------------------------------------
