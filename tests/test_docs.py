@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import importlib
 import itertools
@@ -13,13 +14,26 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents import CODE, LINK, ROOT, anchor, commands, documents, headings, split, workbench_words
+from tests import slips
+from tests.documents import (
+    CODE,
+    LINK,
+    ROOT,
+    anchor,
+    commands,
+    documents,
+    headings,
+    split,
+    workbench_words,
+    write_files,
+)
 from workbench.check import contract_checks
 from workbench.cli import main as entry
 from workbench.cli.describing import contract
 from workbench.cli.main import COMMANDS, main
 from workbench.core.index import import_parts, scan
 from workbench.core.part import KINDS
+from workbench.core.plugins import isolated
 from workbench.core.reading import read_yaml
 from workbench.recipe import load
 
@@ -46,7 +60,8 @@ def checkout(tmp_path, monkeypatch):
         if (ROOT / name).exists():
             (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    with isolated():
+        yield tmp_path
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
@@ -54,7 +69,9 @@ def test_examples_run(checkout, name):
     """All of a document's examples one after another, as a reader would; later ones may use what earlier ones made."""
     code = ["import sys", "names = {'__name__': '__main__'}"]
     for block in split(ROOT / name)[0]:
-        if block.language == "python":
+        if block.title:
+            code.append(f"open({block.title!r}, 'w').write({block.text!r})")
+        elif block.language == "python":
             text = "\n" * (block.line - 1) + block.text  # a traceback then names the document's line
             code.append(f"exec(compile({text!r}, {name!r}, 'exec'), names)")
     (checkout / "examples.py").write_text("\n".join(code))
@@ -68,6 +85,7 @@ def test_examples_run(checkout, name):
 @pytest.mark.parametrize(("name", "line", "words"), COMMAND_LINES)
 def test_commands_are_sound(checkout, capsys, name, line, words):
     """They parse; recipes named exist and take the settings given; what only looks is run."""
+    write_files(ROOT / name, checkout)
     words = [file for word in words for file in (sorted(glob.glob(word)) if "*" in word else []) or [word]]  # the shell
     try:
         args, unknown = entry._parser(words).parse_known_args(words)
@@ -79,7 +97,7 @@ def test_commands_are_sound(checkout, capsys, name, line, words):
     overrides = [*getattr(args, "override", []), *unknown]
     for word in words:
         if word.endswith((".yaml", ".py")) and "=" not in word:
-            assert (ROOT / word).is_file(), f"{name}:{line}: there is no {word}"
+            assert Path(word).is_file(), f"{name}:{line}: there is no {word}"
     if args.command in QUICK:
         assert main(words) == 0, f"{name}:{line}: {capsys.readouterr()}"
     elif args.command == "train" and args.recipe is not None:
@@ -97,20 +115,29 @@ def test_commands_are_sound(checkout, capsys, name, line, words):
 
 def runs(document: Path) -> dict[str, tuple[Path, list[str]]]:
     """Recipe and overrides by the names of runs: shipped recipes, those of the docs, and what a document trains."""
-    files = [*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "docs").rglob("*.yaml")]
-    found: dict[str, tuple[Path, list[str]]] = {
-        load(path).name: (path, [])
-        for path in files
-        if path.name != "base.yaml"
-        and path.parent.name not in ("base", "audits", "tasks")
-        and "axes" not in read_yaml(path)
-    }
+    found: dict[str, tuple[Path, list[str]]] = dict(shipped())
+    for block in split(document)[0]:
+        if block.title.endswith(".yaml") and "axes" not in read_yaml(Path(block.title)):
+            found.setdefault(load(block.title).name, (Path(block.title), []))
     for _, words in commands(document):
         names = [word.removeprefix("name=") for word in words if word.startswith("name=")]
         trained = [ROOT / word for word in words if word.endswith(".yaml") and "=" not in word]
         if names and trained:
             found[names[0]] = trained[0], [word for word in words if re.match(r"[\w.\[\]]+=", word)]
     return found
+
+
+@functools.cache
+def shipped() -> dict[str, tuple[Path, list[str]]]:
+    """Recipes of the checkout and of its docs by the names of their runs."""
+    files = [*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "docs").rglob("*.yaml")]
+    return {
+        load(path).name: (path, [])
+        for path in files
+        if path.name != "base.yaml"
+        and path.parent.name not in ("base", "audits", "tasks")
+        and "axes" not in read_yaml(path)
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -171,8 +198,15 @@ def test_yaml_in_the_docs_is_read_and_names_parts_that_exist():
                 continue
             for tree in yaml.safe_load_all(block.text):
                 types = set(re.findall(r"\btype: *([\w-]+)", str(yaml.safe_dump(tree))))
-                own = re.search(r"plugins:", block.text)
+                own = re.search(r"plugins:", block.text) or block.title
                 assert own or types <= every, f"{name}:{block.line}: no part is called {types - every}"
+
+
+def test_the_gallery_of_errors_is_what_the_tool_says(tmp_path):
+    """`python -m tests.slips` writes it anew."""
+    written = slips.GALLERY.read_text(encoding="utf-8")
+    assert len(re.findall(r"^\$ workbench ", written, re.MULTILINE)) > 15
+    assert slips.gallery(tmp_path / "clone") == written
 
 
 def test_the_table_of_kinds_is_whole_and_true():

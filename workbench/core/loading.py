@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ class Resolved:
 
     ``data``: every setting, defaults filled in, plain; ``hash``: 16 hex digits of all that determines the
     trained weights: everything but the name, what comes after training (the sampler, what is measured) and what
-    parts declare immaterial, with plug-ins by content; ``measured``: the same with what comes after training: of all
-    that determines figures; ``source``: the file it came from.
+    parts declare immaterial, with the plug-ins that it uses by content; ``measured``: the same with what comes after
+    training: of all that determines figures; ``source``: the file it came from.
     """
 
     node: Node
@@ -92,7 +92,9 @@ def resolve_as(schema: type[Part], tree: Mapping[str, Any], source: Path | None 
         problems += misfits(node, tuple(problems))
     if problems or node is None:
         raise RecipeError(problems, str(source or ""))
-    weights, figures = (_hash(node.material(afterwards), plugins) for afterwards in (False, True))
+    weights, figures = (
+        _hash(node.material(afterwards), _felt(plugins, node, afterwards)) for afterwards in (False, True)
+    )
     return Resolved(node, node.as_data(), weights, figures, source, plugins)
 
 
@@ -103,6 +105,17 @@ def _hash(data: Mapping[str, Any], plugins: Iterable[Plugin]) -> str:
     """
     covered = {name: value for name, value in data.items() if name not in ("name", "plugins") and value is not None}
     return stable_hash(covered | {"plugins": sorted({plugin.sha256 for plugin in plugins})})
+
+
+def _felt(plugins: Iterable[Plugin], node: Node, afterwards: bool) -> Iterator[Plugin]:
+    """The plug-ins that a recipe's content depends on: those whose parts stand in it, or that register none.
+
+    A sampler of one's own, tried on a trained network, moves no weights.
+    """
+    used = {cls.__module__ for inner in node.walk(afterwards) for cls in inner.part.__mro__}
+    for plugin in plugins:
+        if plugin.module in used or not plugin.parts():
+            yield plugin
 
 
 def _plug_in(paths: Any) -> tuple[tuple[Plugin, ...], list[Problem]]:
