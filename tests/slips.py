@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 import tempfile
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 from tests.documents import ROOT, write_files
@@ -29,11 +29,8 @@ def answer(command: str, folder: Path) -> str:
     before, out = os.getcwd(), io.StringIO()
     os.chdir(folder)
     try:
-        with isolated(), redirect_stdout(out), redirect_stderr(out):
-            try:
-                main(shlex.split(command)[1:])
-            except SystemExit:
-                pass
+        with isolated(), redirect_stdout(out), redirect_stderr(out), suppress(SystemExit):  # argparse ends so
+            main(shlex.split(command)[1:])
     finally:
         os.chdir(before)
     lines = [line.rstrip() for line in out.getvalue().replace(f"{folder}/", "").splitlines()]

@@ -30,9 +30,10 @@ from tests.documents import (
 from workbench.check import contract_checks
 from workbench.cli import main as entry
 from workbench.cli.describing import contract
+from workbench.cli.grid import launcher
 from workbench.cli.main import COMMANDS, main
 from workbench.core.index import import_parts, scan
-from workbench.core.part import KINDS
+from workbench.core.part import KINDS, Section, settings
 from workbench.core.plugins import isolated
 from workbench.core.reading import read_yaml
 from workbench.recipe import load
@@ -100,6 +101,8 @@ def test_commands_are_sound(checkout, capsys, name, line, words):
             assert Path(word).is_file(), f"{name}:{line}: there is no {word}"
     if args.command in QUICK:
         assert main(words) == 0, f"{name}:{line}: {capsys.readouterr()}"
+    elif args.command == "grid":
+        launcher(args.launcher, args.workers)
     elif args.command == "train" and args.recipe is not None:
         load(args.recipe, overrides)
     known = runs(ROOT / name)
@@ -117,13 +120,23 @@ def runs(document: Path) -> dict[str, tuple[Path, list[str]]]:
     """Recipe and overrides by the names of runs: shipped recipes, those of the docs, and what a document trains."""
     found: dict[str, tuple[Path, list[str]]] = dict(shipped())
     for block in split(document)[0]:
-        if block.title.endswith(".yaml") and "axes" not in read_yaml(Path(block.title)):
+        tree = read_yaml(Path(block.title)) if block.title.endswith(".yaml") else {}
+        if "name" in tree and "axes" not in tree:
             found.setdefault(load(block.title).name, (Path(block.title), []))
     for _, words in commands(document):
         names = [word.removeprefix("name=") for word in words if word.startswith("name=")]
         trained = [ROOT / word for word in words if word.endswith(".yaml") and "=" not in word]
         if names and trained:
             found[names[0]] = trained[0], [word for word in words if re.match(r"[\w.\[\]]+=", word)]
+    return found
+
+
+def sections() -> list[type[Section]]:
+    """All sections of recipes and grids."""
+    found, todo = [], [Section]
+    while todo:
+        todo += (below := todo.pop().__subclasses__())
+        found += [one for one in below if one.__module__.partition(".")[0] == "workbench"]
     return found
 
 
@@ -200,6 +213,24 @@ def test_yaml_in_the_docs_is_read_and_names_parts_that_exist():
                 types = set(re.findall(r"\btype: *([\w-]+)", str(yaml.safe_dump(tree))))
                 own = re.search(r"plugins:", block.text) or block.title
                 assert own or types <= every, f"{name}:{block.line}: no part is called {types - every}"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("docs/coming-from/")])
+def test_settings_that_others_are_sent_to_exist(name):
+    """In tables that map settings, the second column is ours: dotted settings and parts by their names."""
+    import_parts()
+    every = {part for kind in KINDS.values() for part in kind.registered}
+    parts = [part for kind in KINDS.values() for part in kind.registered.values()]
+    known = {setting for part in (*parts, *sections()) for setting in settings(part)} | {"final", "valid"}
+    rows = re.findall(r"^\| .*? \| (.*?) \|", split(ROOT / name)[1], re.MULTILINE)
+    seen = 0
+    for code in (code for row in rows for code in CODE.findall(row)):
+        dotted = re.match(r"(backbone|process|sampler|train|data|evaluations|start)((?:\.\w+)+)", code)
+        wrong = [word for word in (dotted[2].split(".")[1:] if dotted else ()) if word not in known]
+        wrong += [word for word in re.findall(r"type: (\w+)", code) if word not in every]
+        assert not wrong, f"{name}: `{code}`: there is no {wrong}"
+        seen += bool(dotted)
+    assert seen > 8
 
 
 def test_the_gallery_of_errors_is_what_the_tool_says(tmp_path):
