@@ -137,16 +137,19 @@ def kinds() -> list[tuple[str, str]]:
     from workbench.cli.reference import spoken
     from workbench.core.index import scan
 
-    return [("sections", "Sections of a recipe"), *((kind, spoken(kind)) for kind in sorted(scan().kinds))]
+    fixed = [("fits", "What fits what"), ("sections", "Sections of a recipe")]
+    return [*fixed, *((kind, spoken(kind)) for kind in sorted(scan().kinds))]
 
 
 def reference() -> Iterator[tuple[str, str]]:
     """(name, Markdown) of each page of the reference."""
+    from workbench.cli.fitting import fits_page
     from workbench.cli.reference import kind_page, sections_page
     from workbench.core.index import import_parts, scan
 
     known = scan()
     import_parts(known)
+    yield "fits", fits_page()
     yield "sections", sections_page()
     for kind in sorted(known.kinds):
         yield kind, kind_page(known, kind)

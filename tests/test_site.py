@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.documents import LINK, ROOT
-from workbench.cli import reference
+from workbench.cli import fitting, reference
 from workbench.cli.describing import bases, contract, declared, rows
 from workbench.core import index
 from workbench.core.part import KINDS, Section, settings
@@ -98,6 +98,49 @@ def test_what_a_kind_asks_is_told_apart_from_what_it_gives():
     assert {base.cls.__name__ for base in bases(KNOWN, "mixer")} >= {"CachedMixer", "BlockMixer"}
     assert [row.name for row in rows(KINDS["shaper"].lookup("nucleus"))][:1] == ["p"]
     assert dict(declared(KINDS["predictor"].lookup("first_hitting")))["graphs"] == "mask"
+
+
+def pair(heading: str, down: str, across: str) -> str:
+    return fitting.fits(fitting.PAIRS[heading], down, across)
+
+
+@pytest.mark.parametrize(
+    ("heading", "down", "across", "said"),
+    [
+        ("Predictors on graphs", "normalised", "uniform", "yes"),
+        ("Predictors on graphs", "remdm", "uniform", "–"),
+        ("Predictors on graphs", "informed", "absorbing", "with `backbone: hollow`"),
+        ("Correctors on graphs", "gibbs", "ring", "yes"),
+        ("Correctors on graphs", "euler", "ring", "–"),
+        ("Objectives on graphs", "denoising_ce", "absorbing", "with `readout: normalised`"),
+        ("Objectives on graphs", "gidd", "absorbing", "–"),
+        ("Backbones under processes", "gpt2", "diffusion", "–"),
+        ("Backbones under processes", "mamba2", "autoregressive", "with `backbone.causal`"),
+        ("Backbones under processes", "transformer", "distilled", "with `start`"),
+        ("Samplers of processes", "blockwise", "blocks", "yes"),
+        ("Lenses under processes", "self_conditioning", "self_conditioned", "yes"),
+        ("Lenses under processes", "self_conditioning", "diffusion", "–"),
+    ],
+)
+def test_what_fits_is_found_by_asking(heading, down, across, said):
+    assert pair(heading, down, across) == said
+
+
+def test_a_part_that_nobody_can_set_is_not_tried(monkeypatch):
+    fresh = dict(KINDS["shaper"].registered)
+    monkeypatch.setattr(KINDS["shaper"], "registered", fresh)
+
+    @KINDS["shaper"].register("demanding")
+    class Demanding(KINDS["shaper"]):
+        def __init__(self, strength: float) -> None:
+            self.strength = strength
+
+        def __call__(self, log_p_RV, context):
+            return log_p_RV
+
+    asked = fitting.Pair("shaper", "sampler.shapers[0]", "graph", "process.graph")
+    assert fitting.fits(asked, "demanding", "absorbing") == "not tried"
+    assert fitting.fits(asked, "nucleus", "absorbing") == "yes"
 
 
 def test_markdown_of_docstrings():

@@ -91,6 +91,7 @@ def _kernels(args: argparse.Namespace) -> int:
 def _reference(args: argparse.Namespace) -> int:
     """Markdown of everything, or of the kinds named."""
     from workbench.cli import reference
+    from workbench.cli.fitting import fits_page
 
     known = index.scan([Path(file) for file in args.plugin])
     index.import_parts(known)
@@ -98,7 +99,7 @@ def _reference(args: argparse.Namespace) -> int:
     kinds = [find_kind(known, word) for word in args.more] or sorted(known.kinds)
     pages = {kind: reference.kind_page(known, kind) for kind in kinds}
     if not args.more:
-        pages["sections"] = reference.sections_page()
+        pages |= {"sections": reference.sections_page(), "fits": fits_page()}
     print_json(pages) if args.json else print("\n".join(pages.values()))
     return 0
 
