@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # 2.13.0 is a CPU build of moderate size; where a torch is already installed it is kept.
 TORCH  ?= torch==2.13.0
 
-.PHONY: quickstart test lint bench soak install install-test clean
+.PHONY: quickstart test lint docs tutorial bench soak install install-test clean
 
 quickstart: $(VENV)/.installed  ## train a small SEDD and its GPT-2 baseline on real prose, print one table
 	$(BIN)/workbench quickstart
@@ -16,6 +16,12 @@ test: $(VENV)/.installed-test  ## the whole suite: CPU, no network
 lint: $(VENV)/.installed-test  ## ruff, and mypy on the core
 	$(BIN)/ruff check .
 	$(BIN)/mypy workbench/core graphs samplers backbones
+
+docs: $(VENV)/.installed-docs  ## the documentation as a site under site/; a broken link or heading is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+tutorial: $(VENV)/.installed  ## walk through docs/tutorial.md at full size, in a new folder; the seconds of each step
+	$(BIN)/python -m tests.walk docs/tutorial.md
 
 bench: $(VENV)/.installed  ## ratios measured side by side; JSON under docs/results
 	$(BIN)/workbench bench --out docs/results/bench
@@ -40,5 +46,9 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install -q -e ".[test]"
 	@touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install -q -e ".[docs]"
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) site build dist *.egg-info

@@ -28,6 +28,7 @@ EXTRAS = {
     "wandb": ["wandb>=0.18"],
     "mlflow": ["mlflow-skinny>=2.17"],
     "zst": ["zstandard>=0.22"],
+    "docs": ["mkdocs-material>=9.6"],
 }
 EXTRAS["test"] = [
     "pytest>=8",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import glob
+import importlib
+import itertools
 import os
 import re
 import subprocess
@@ -11,10 +14,27 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents import CODE, LINK, ROOT, commands, documents, split, workbench_words
+from tests import slips
+from tests.documents import (
+    CODE,
+    LINK,
+    ROOT,
+    anchor,
+    commands,
+    documents,
+    headings,
+    split,
+    workbench_words,
+    write_files,
+)
+from workbench.check import contract_checks
 from workbench.cli import main as entry
+from workbench.cli.describing import contract
+from workbench.cli.grid import launcher
 from workbench.cli.main import COMMANDS, main
-from workbench.core.index import scan
+from workbench.core.index import import_parts, scan
+from workbench.core.part import KINDS, Section, settings
+from workbench.core.plugins import isolated
 from workbench.core.reading import read_yaml
 from workbench.recipe import load
 
@@ -30,6 +50,8 @@ COMMAND_LINES = [
 RUN = re.compile(r"(?:.*/)?runs/(?P<name>[\w.-]+?)-(?P<hash>\*|[0-9a-f]{8}|<\w+>|HASH)/?")
 QUICK = ("list", "show", "check")
 """Commands that only look: they are run as they stand."""
+SHORTENED = {"process", "layout", "target"}
+"""Kinds with so many methods that the table of kinds names the first ones."""
 
 
 @pytest.fixture
@@ -39,7 +61,8 @@ def checkout(tmp_path, monkeypatch):
         if (ROOT / name).exists():
             (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    with isolated():
+        yield tmp_path
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
@@ -47,7 +70,9 @@ def test_examples_run(checkout, name):
     """All of a document's examples one after another, as a reader would; later ones may use what earlier ones made."""
     code = ["import sys", "names = {'__name__': '__main__'}"]
     for block in split(ROOT / name)[0]:
-        if block.language == "python":
+        if block.title:
+            code.append(f"open({block.title!r}, 'w').write({block.text!r})")
+        elif block.language == "python":
             text = "\n" * (block.line - 1) + block.text  # a traceback then names the document's line
             code.append(f"exec(compile({text!r}, {name!r}, 'exec'), names)")
     (checkout / "examples.py").write_text("\n".join(code))
@@ -61,6 +86,7 @@ def test_examples_run(checkout, name):
 @pytest.mark.parametrize(("name", "line", "words"), COMMAND_LINES)
 def test_commands_are_sound(checkout, capsys, name, line, words):
     """They parse; recipes named exist and take the settings given; what only looks is run."""
+    write_files(ROOT / name, checkout)
     words = [file for word in words for file in (sorted(glob.glob(word)) if "*" in word else []) or [word]]  # the shell
     try:
         args, unknown = entry._parser(words).parse_known_args(words)
@@ -72,9 +98,11 @@ def test_commands_are_sound(checkout, capsys, name, line, words):
     overrides = [*getattr(args, "override", []), *unknown]
     for word in words:
         if word.endswith((".yaml", ".py")) and "=" not in word:
-            assert (ROOT / word).is_file(), f"{name}:{line}: there is no {word}"
+            assert Path(word).is_file(), f"{name}:{line}: there is no {word}"
     if args.command in QUICK:
         assert main(words) == 0, f"{name}:{line}: {capsys.readouterr()}"
+    elif args.command == "grid":
+        launcher(args.launcher, args.workers)
     elif args.command == "train" and args.recipe is not None:
         load(args.recipe, overrides)
     known = runs(ROOT / name)
@@ -90,20 +118,39 @@ def test_commands_are_sound(checkout, capsys, name, line, words):
 
 def runs(document: Path) -> dict[str, tuple[Path, list[str]]]:
     """Recipe and overrides by the names of runs: shipped recipes, those of the docs, and what a document trains."""
-    files = [*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "docs").rglob("*.yaml")]
-    found: dict[str, tuple[Path, list[str]]] = {
-        load(path).name: (path, [])
-        for path in files
-        if path.name != "base.yaml"
-        and path.parent.name not in ("base", "audits", "tasks")
-        and not read_yaml(path).keys() & {"axes", "questions"}
-    }
+    found: dict[str, tuple[Path, list[str]]] = dict(shipped())
+    for block in split(document)[0]:
+        tree = read_yaml(Path(block.title)) if block.title.endswith(".yaml") else {}
+        if "name" in tree and not tree.keys() & {"axes", "questions"}:
+            found.setdefault(load(block.title).name, (Path(block.title), []))
     for _, words in commands(document):
         names = [word.removeprefix("name=") for word in words if word.startswith("name=")]
         trained = [ROOT / word for word in words if word.endswith(".yaml") and "=" not in word]
         if names and trained:
             found[names[0]] = trained[0], [word for word in words if re.match(r"[\w.\[\]]+=", word)]
     return found
+
+
+def sections() -> list[type[Section]]:
+    """All sections of recipes and grids."""
+    found, todo = [], [Section]
+    while todo:
+        todo += (below := todo.pop().__subclasses__())
+        found += [one for one in below if one.__module__.partition(".")[0] == "workbench"]
+    return found
+
+
+@functools.cache
+def shipped() -> dict[str, tuple[Path, list[str]]]:
+    """Recipes of the checkout and of its docs by the names of their runs."""
+    files = [*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "docs").rglob("*.yaml")]
+    return {
+        load(path).name: (path, [])
+        for path in files
+        if path.name != "base.yaml"
+        and path.parent.name not in ("base", "audits", "tasks")
+        and not read_yaml(path).keys() & {"axes", "questions"}
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -125,6 +172,21 @@ def test_make_targets_files_and_names_exist(name):
         if "://" not in target and not target.startswith(("#", "mailto:")):
             file = (ROOT / name).parent / target.partition("#")[0]
             assert file.exists(), f"{name}: link to {target}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_headings_are_in_order_and_anchors_exist(name):
+    found = headings(ROOT / name)
+    if found or "/results/" not in name:  # a benchmark's bare table needs no title
+        assert [level for level, _ in found].count(1) == 1 and found[0][0] == 1, f"{name}: one title, at the top"
+    for (above, _), (level, text) in itertools.pairwise(found):
+        assert level <= above + 1, f"{name}: {text!r} skips a level"
+    for target in LINK.findall(split(ROOT / name)[1]):
+        path, _, asked = target.partition("#")
+        if asked and "://" not in target:
+            file = (ROOT / name).parent / path if path else ROOT / name
+            known = {anchor(text) for _, text in headings(file)}
+            assert asked in known, f"{name}: link to {target}; known: {sorted(known)}"
 
 
 def test_readme_commands():
@@ -149,8 +211,51 @@ def test_yaml_in_the_docs_is_read_and_names_parts_that_exist():
                 continue
             for tree in yaml.safe_load_all(block.text):
                 types = set(re.findall(r"\btype: *([\w-]+)", str(yaml.safe_dump(tree))))
-                own = re.search(r"plugins:", block.text)
+                own = re.search(r"plugins:", block.text) or block.title
                 assert own or types <= every, f"{name}:{block.line}: no part is called {types - every}"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("docs/coming-from/")])
+def test_settings_that_others_are_sent_to_exist(name):
+    """In tables that map settings, the second column is ours: dotted settings and parts by their names."""
+    import_parts()
+    every = {part for kind in KINDS.values() for part in kind.registered}
+    parts = [part for kind in KINDS.values() for part in kind.registered.values()]
+    known = {setting for part in (*parts, *sections()) for setting in settings(part)} | {"final", "valid"}
+    rows = re.findall(r"^\| .*? \| (.*?) \|", split(ROOT / name)[1], re.MULTILINE)
+    seen = 0
+    for code in (code for row in rows for code in CODE.findall(row)):
+        dotted = re.match(r"(backbone|process|sampler|train|data|evaluations|start)((?:\.\w+)+)", code)
+        wrong = [word for word in (dotted[2].split(".")[1:] if dotted else ()) if word not in known]
+        wrong += [word for word in re.findall(r"type: (\w+)", code) if word not in every]
+        assert not wrong, f"{name}: `{code}`: there is no {wrong}"
+        seen += bool(dotted)
+    assert seen > 8
+
+
+def test_the_gallery_of_errors_is_what_the_tool_says(tmp_path):
+    """`python -m tests.slips` writes it anew."""
+    written = slips.GALLERY.read_text(encoding="utf-8")
+    assert len(re.findall(r"^\$ workbench ", written, re.MULTILINE)) > 15
+    assert slips.gallery(tmp_path / "clone") == written
+
+
+def test_the_table_of_kinds_is_whole_and_true():
+    """docs/plugins/README.md: a row a kind, its base class, methods that exist, among them all that must be written."""
+    import_parts()
+    document = (ROOT / "docs" / "plugins" / "README.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|$", document, re.MULTILINE)
+    assert sorted(kind for kind, _, _ in rows) == sorted(index.scan().kinds), "a row a kind"
+    for kind, base, methods in rows:
+        module, _, name = CODE.findall(base)[0].rpartition(".")
+        assert getattr(importlib.import_module(module), name) is KINDS[kind], kind
+        named = {found for code in CODE.findall(methods) if (found := re.match(r"\w+", code)[0])}
+        known = {member.signature.partition("(")[0]: member.must for member in contract(KINDS[kind])}
+        assert named - {"RateMatrix"} <= set(known), f"{kind}: it has {sorted(known)}"
+        missing = {name for name, must in known.items() if must} - named
+        assert not missing or kind in SHORTENED, f"{kind}: the row leaves out {missing}"
+    said = re.search(r"Every kind has such checks but (.*?), whose", document, re.DOTALL)[1]
+    assert set(CODE.findall(said)) == set(KINDS) - set(contract_checks())
 
 
 # --- the reader of documents itself -----------------------------------------------------------------------------

@@ -181,6 +181,24 @@ def test_show_a_kind(run):
     assert json.loads(run("show", "noise", "--json")[1])["class"] == "Noise"
 
 
+def test_show_a_kind_prints_its_contract(run):
+    out = run("show", "shaper")[1]
+    assert "__call__(log_p_RV: Tensor, context: ShapeContext) -> Tensor" in out and "pure, each row by itself" in out
+    shown = json.loads(run("show", "backbone", "--json")[1])
+    asked = {member["signature"].partition("(")[0]: member["must"] for member in shown["contract"]}
+    assert asked["forward"] and not asked["sight"]
+    assert [member["signature"] for member in shown["bases"]["CachedBackbone"]][1] == "new_cache(batch: int) -> Any"
+    assert "It declares: stages 1; blind yes" in run("show", "predictor", "normalised")[1]
+
+
+def test_show_the_reference(run):
+    status, out, _ = run("show", "reference", "lens", "times")
+    assert status == 0 and out.startswith("# Lens") and "\n# Times" in out and "\n## sigma_hat" in out
+    assert list(json.loads(run("show", "reference", "shapers", "--json")[1])) == ["shaper"]
+    status, _, err = run("show", "reference", "lense")
+    assert status == 1 and "Did you mean 'lens'?" in err
+
+
 def test_show_the_schema(run):
     status, out, _ = run("show", "schema")
     assert status == 0

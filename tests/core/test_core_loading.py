@@ -82,6 +82,26 @@ def test_plugins_count_by_content(tmp_path):
         load_as(Study, write(tmp_path, valid()), use)
 
 
+def test_a_plugin_that_trains_nothing_moves_no_weights(tmp_path, monkeypatch):
+    """A sampler of one's own finds the trained run; a file that registers nothing acts by being loaded: it counts."""
+    (tmp_path / "mine.py").write_text(PLUGIN.format(name="plugged_b"))
+    (tmp_path / "silent.py").write_text("LOADED = True\n")
+    plain, plugged = write(tmp_path, valid(), "a.yaml"), write(tmp_path, valid() | {"plugins": ["mine.py"]}, "b.yaml")
+    use = ["law.filters=[plugged_b]"]
+    with isolated():
+        one = load_as(Study, plain)
+        named = load_as(Study, plugged)  # but nothing of it is used
+        assert (named.hash, named.measured) == (one.hash, one.measured)
+        trained = load_as(Study, plugged, use)
+        assert load_as(Study, plain, use).hash != trained.hash
+        monkeypatch.setattr(Study, "afterwards", frozenset({"law"}))
+        after = load_as(Study, plugged, use)
+        assert after.hash == load_as(Study, plain).hash
+        assert after.measured != load_as(Study, plain, use).measured
+        silent = write(tmp_path, valid() | {"plugins": ["silent.py"]}, "c.yaml")
+        assert load_as(Study, silent).hash != load_as(Study, plain).hash
+
+
 def test_bad_plugins_are_problems_among_the_others(tmp_path):
     (tmp_path / "bad.py").write_text("x = 1\n1 / 0\n")
     (tmp_path / "sub").mkdir()

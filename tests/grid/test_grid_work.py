@@ -131,12 +131,12 @@ def test_a_cell_that_kills_its_workers_fails_alone(tmp_path):
 
 
 PLUGIN = """
-from samplers.base import Shaper
 from workbench.core.errors import RecipeError, WorkbenchError
-@Shaper.register("raises_in_{name}")
-class Raises(Shaper):
-    '''A shaper that raises.'''
-    def __call__(self, log_p_RV, context):
+from workbench.train.schedules import Schedule
+@Schedule.register("raises_in_{name}")
+class Raises(Schedule):
+    '''A schedule that raises.'''
+    def factor(self, step, steps):
         raise {error}
 """
 
@@ -154,10 +154,8 @@ def test_a_cell_that_raises_fails_alone_and_is_tried_again_on_request(tmp_path, 
     (tmp_path / "plugin.py").write_text(PLUGIN.format(name=name, error=error))
     base = tmp_path / "base.yaml"
     base.write_text(f"extends: {os.path.relpath(SMOKE / 'sedd.yaml', tmp_path)}\nplugins: [plugin.py]\n")
-    bad = {"sampler.predictor": "normalised", "sampler.shapers": [{"type": f"raises_in_{name}"}]}
-    # metrics that draw fail in their cells; what raises while training is fatal to the cell
-    train = {"seed": 1, "evaluations.valid.every": 2, "evaluations.valid.samples": 1}
-    axes = {"arm": {"good": {"sampler.steps": 2}, "bad": bad | train}}
+    # metrics fail in their cells; what raises while training is fatal to the cell
+    axes = {"arm": {"good": {"sampler.steps": 2}, "bad": {"train.schedule": {"type": f"raises_in_{name}"}}}}
     file = small(tmp_path, base="base.yaml", axes=axes, set={"train.steps": 4})
     planned = plan(file)
     folder = GridFolder.open(planned, tmp_path / "grids")

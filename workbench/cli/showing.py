@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from workbench.cli.describing import Member, bases, contract, declared, prose, rows
 from workbench.cli.listing import find_kind
 from workbench.cli.tables import place, print_json, print_rows
 from workbench.core import index
-from workbench.core import part as parts
 from workbench.core.errors import UnknownPart, WorkbenchError
-from workbench.core.part import KINDS, REQUIRED, Part, did_you_mean
+from workbench.core.part import KINDS, did_you_mean, summary
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("what", help="a kind, a recipe's file, or one of the words `schema` and `kernels`")
+    parser.add_argument("what", help="a kind, a recipe's file, or one of the words `schema`, `reference` and `kernels`")
     parser.add_argument("more", nargs="*", help="the part's name; for a recipe overrides such as train.steps=100")
     parser.add_argument("--plugin", action="append", default=[], metavar="FILE", help="a plug-in file to load first")
     parser.add_argument("--json", action="store_true", help="print data for another program")
@@ -32,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
         return _schema(args)
     if args.what == "kernels":
         return _kernels(args)
+    if args.what == "reference":
+        return _reference(args)
     if len(args.more) > 1:
         raise WorkbenchError("show one thing: a kind, a kind and a part's name, a recipe's file, or `schema`")
     known = index.scan([Path(file) for file in args.plugin])
@@ -80,19 +81,55 @@ def _kernels(args: argparse.Namespace) -> int:
     return 0
 
 
+def _reference(args: argparse.Namespace) -> int:
+    """Markdown of everything, or of the kinds named."""
+    from workbench.cli import reference
+    from workbench.cli.fitting import fits_page
+
+    known = index.scan([Path(file) for file in args.plugin])
+    index.import_parts(known)
+    _plug_in(args)
+    kinds = [find_kind(known, word) for word in args.more] or sorted(known.kinds)
+    pages = {kind: reference.kind_page(known, kind) for kind in kinds}
+    if not args.more:
+        pages |= {"sections": reference.sections_page(), "fits": fits_page()}
+    print_json(pages) if args.json else print("\n".join(pages.values()))
+    return 0
+
+
 def _kind(args: argparse.Namespace, known: index.Index, kind: str) -> int:
     entry = known.kinds[kind]
     index.import_module(entry.module)
     cls = KINDS[kind]
+    members, between = contract(cls), bases(known, kind)
     if args.json:
         names = known.names()[kind]
-        print_json({"kind": kind, "class": entry.cls, "doc": inspect.getdoc(cls), "parts": names})
+        print_json(
+            {
+                "kind": kind,
+                "class": entry.cls,
+                "doc": inspect.getdoc(cls),
+                "parts": names,
+                "contract": [member._asdict() for member in members],
+                "bases": {base.cls.__name__: [member._asdict() for member in base.members] for base in between},
+            }
+        )
         return 0
     print(f"{kind}: {entry.cls}, {place(entry.file, entry.line)}\n\n{inspect.getdoc(cls)}\n")
     if cls.supplied:
         print(f"Supplied by the workbench to constructors that ask for it: {', '.join(cls.supplied)}.")
+    _print_contract("a part of this kind has", members)
+    for base in between:
+        if any(member.must for member in base.members):
+            print(f"{base.cls.__name__} ({base.cls.__module__}): {summary(base.cls)}")
+            _print_contract(f"a {base.cls.__name__} also has", base.members)
     print_rows((kind, "what it is", "where"), [(e.name, e.summary, place(e.file, e.line)) for e in known.of(kind)])
     return 0
+
+
+def _print_contract(title: str, members: Sequence[Member]) -> None:
+    rows = [(member.signature, "yes" if member.must else "inherited", member.doc) for member in members]
+    print_rows((title, "to be written", "what it does"), rows)
 
 
 def _part(args: argparse.Namespace, known: index.Index, kind: str, name: str) -> int:
@@ -103,7 +140,7 @@ def _part(args: argparse.Namespace, known: index.Index, kind: str, name: str) ->
     index.import_parts(known)  # all of them: settings name the parts that fit, siblings bring defaults
     _plug_in(args)
     part = KINDS[kind].lookup(name)
-    rows = [_row(part, setting) for setting in parts.settings(part).values()]
+    found_rows, says = rows(part), declared(part)
     if args.json:
         print_json(
             {
@@ -113,55 +150,22 @@ def _part(args: argparse.Namespace, known: index.Index, kind: str, name: str) ->
                 "file": str(entry.file),
                 "line": entry.line,
                 "doc": inspect.getdoc(part),
-                "settings": [dict(zip(("name", "type", "default", "doc"), row, strict=True)) for row in rows],
+                "settings": [row._asdict() for row in found_rows],
+                "declares": dict(says),
             }
         )
         return 0
-    print(f"{kind} {name}: {entry.cls}, {place(entry.file, entry.line)}\n\n{_prose(part)}\n")
-    if rows:
-        print_rows(("setting", "type", "default", "what it is"), rows)
-        if any(row[0] == "kernel" for row in rows):
+    print(f"{kind} {name}: {entry.cls}, {place(entry.file, entry.line)}\n\n{prose(part)}\n")
+    if found_rows:
+        print_rows(("setting", "type", "default", "what it is"), found_rows)
+        if any(row.name == "kernel" for row in found_rows):
             print("`workbench show kernels` says which kernels run here.")
     else:
         print("It has no settings.")
+    if says:
+        words = "; ".join(f"{name} {value}" for name, value in says)
+        print(f"It declares: {words}. `workbench show {kind}` says what that means.")
     return 0
-
-
-def _row(part: type[Part], setting: parts.Setting) -> tuple[str, str, str, str]:
-    """Name, type, default and doc of a setting, in words."""
-    from workbench.core.node import choices
-    from workbench.core.values import describe, shown
-
-    default = part.usual.get(setting.name, setting.default)
-    words = "required" if default is REQUIRED else _default(default) if setting.part else shown(default)
-    if setting.part is None:
-        return setting.name, describe(setting.annotation), words, setting.doc
-    if default is REQUIRED:
-        speakers = {name for kind in KINDS.values() for other in kind.registered.values() for name in other.usual}
-        words = "what suits its siblings" if setting.name in speakers else words
-    many = {"": "", "list": "list of ", "map": "map of "}[setting.many]
-    names = ", ".join(choices(setting.part))
-    kind = setting.part.kind or setting.part.__name__
-    return setting.name, f"{many}{kind}{f' ({names})' if names else ''}", words, setting.doc
-
-
-def _prose(part: type[Part]) -> str:
-    """The docstring less its list of settings, which the table shows."""
-    before, _, after = (inspect.getdoc(part) or "").partition("Settings:\n")
-    rest = re.sub(r"\A(?:[ \t]+.*\n?|\n)+", "", after)
-    return f"{before.strip()}\n\n{rest.strip()}".strip()
-
-
-def _default(value: Any) -> str:
-    """A default that is a part, or several, by name."""
-    if isinstance(value, dict) and "type" not in value:
-        return ", ".join(f"{name}: {_default(item)}" for name, item in value.items()) or "none"
-    if isinstance(value, dict):
-        rest = ", ".join(f"{name}: {item}" for name, item in value.items() if name != "type")
-        return f"{value.get('type', '')}{f' ({rest})' if rest else ''}"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_default(item) for item in value) or "none"
-    return "none" if value is None else str(value)
 
 
 def _plug_in(args: argparse.Namespace) -> None:

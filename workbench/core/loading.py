@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ class Resolved:
 
     ``data``: every setting, defaults filled in, plain; ``hash``: 16 hex digits of all that determines the
     trained weights: everything but the name, what comes after training (the sampler, what is measured) and what
-    parts declare immaterial, with plug-ins by content; ``source``: the file it came from.
+    parts declare immaterial, with the plug-ins that it uses by content; ``source``: the file it came from.
     """
 
     node: Node
@@ -40,7 +40,7 @@ class Resolved:
 
         Made when asked for: it looks at what settings name (a judge's weights), which may be a recipe of its own.
         """
-        return _hash(self.node.material(), self.plugins)
+        return _hash(self.node.material(), _felt(self.plugins, self.node, afterwards=True))
 
     @property
     def name(self) -> str:
@@ -99,7 +99,8 @@ def resolve_as(schema: type[Part], tree: Mapping[str, Any], source: Path | None 
         problems += misfits(node, tuple(problems))
     if problems or node is None:
         raise RecipeError(problems, str(source or ""))
-    return Resolved(node, node.as_data(), _hash(node.material(afterwards=False), plugins), source, plugins)
+    weights = _hash(node.material(afterwards=False), _felt(plugins, node, afterwards=False))
+    return Resolved(node, node.as_data(), weights, source, plugins)
 
 
 def _hash(data: Mapping[str, Any], plugins: Iterable[Plugin]) -> str:
@@ -109,6 +110,17 @@ def _hash(data: Mapping[str, Any], plugins: Iterable[Plugin]) -> str:
     """
     covered = {name: value for name, value in data.items() if name not in ("name", "plugins") and value is not None}
     return stable_hash(covered | {"plugins": sorted({plugin.sha256 for plugin in plugins})})
+
+
+def _felt(plugins: Iterable[Plugin], node: Node, afterwards: bool) -> Iterator[Plugin]:
+    """The plug-ins that a recipe's content depends on: those whose parts stand in it, or that register none.
+
+    A sampler of one's own, tried on a trained network, moves no weights.
+    """
+    used = {cls.__module__ for inner in node.walk(afterwards) for cls in inner.part.__mro__}
+    for plugin in plugins:
+        if plugin.module in used or not plugin.parts():
+            yield plugin
 
 
 def _plug_in(paths: Any) -> tuple[tuple[Plugin, ...], list[Problem]]:

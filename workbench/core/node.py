@@ -53,12 +53,13 @@ class Node:
         start = self.find(path)
         return None if start is None else next((node for node in start.walk() if node.part.kind == kind), None)
 
-    def walk(self) -> Iterator[Node]:
-        """This node and all below it, owners first."""
+    def walk(self, afterwards: bool = True) -> Iterator[Node]:
+        """This node and all below it, owners first; ``afterwards``: what comes after training too."""
         yield self
-        for value in self.settings.values():
-            for inner in nodes(value):
-                yield from inner.walk()
+        for name, value in self.settings.items():
+            if afterwards or name not in self.part.afterwards:
+                for inner in nodes(value):
+                    yield from inner.walk(afterwards)
 
 
 def choices(part: type[Part]) -> dict[str, type[Part]]:
