@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from workbench import assemble, experiment
+from workbench.core.errors import RecipeError
 from workbench.core.index import import_parts
 from workbench.opening import load_trained, reopen
 from workbench.processes.base import named_weights
@@ -112,6 +113,19 @@ def test_two_processes_have_the_loss_curve_of_one(alone, two, name):
 @pytest.mark.parametrize("name", ["sedd", "ddp", "hybrid"])
 def test_four_processes_have_the_loss_curve_of_one(alone, four, name):
     same_curves(alone[JOBS[name][0]], four[name], NAMES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "place", "said"),
+    [
+        (["train.parallel.type=fsdp", "train.optimizer={type: muon}"], "train.parallel", "turns whole matrices"),
+        (["train.parallel.processes=3"], "train.parallel.processes", "3 processes × accumulate 1 cannot share a batch"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused_while_resolving(changes, place, said):
+    with pytest.raises(RecipeError, match=said) as caught:
+        load(SMOKE / "sedd.yaml", changes)
+    assert [problem.path for problem in caught.value.problems] == [place]
 
 
 def test_it_is_the_same_run_and_one_process_opens_it(alone, two):

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.train.toy import Ticks, trainer
+from tests.train.toy import Ticks, ToyNet, settings, trainer
 from workbench.processes.base import named_weights
 from workbench.train import pieces
 from workbench.train.base import Evaluator
+from workbench.train.footprint import footprint
 from workbench.train.log import curve, read_log
 from workbench.train.parallel import join, leave
 
@@ -130,6 +131,22 @@ def test_one_process_goes_on_from_the_rows_of_two(one, two):
     rest.fit()
     same_weights(named_weights(rest.shell.net), one)
     same_logs(one, rest)
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+def test_memory_is_what_was_predicted_to_the_number(two, name):
+    """Parameters, averages and optimizer state of both ranks: the first as predicted, all together whole."""
+    chosen = settings(**JOBS[name])
+    net = ToyNet()
+    said = footprint(net, net, chosen.optimizer, chosen.ema > 0, chosen.parallel, 2)
+    held = [torch.load(two / name / f"rank{rank}.pt")["held"] for rank in range(2)]
+    assert {"model": said.parameters, "ema": said.average, "optimizer": said.optimizer} == {
+        role: 4 * numbers for role, numbers in held[0].items()
+    }
+    whole = sum(p.numel() for p in net.parameters())
+    assert said.gradients == said.parameters
+    assert [rank["model"] for rank in held] == [whole, whole] if name == "ddp" else held[1]["model"] < held[0]["model"]
+    assert sum(rank["model"] for rank in held) == (2 * whole if name == "ddp" else whole)
 
 
 def children(pid: int) -> list[int]:

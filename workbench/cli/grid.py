@@ -69,6 +69,7 @@ def _run_all(args: argparse.Namespace, planned: Planned, folder: GridFolder, by:
     """Have workers at it, and say how it goes until nothing is left to do."""
     from workbench.grid.status import standings, tally
     from workbench.launch.base import Job
+    from workbench.launch.together import processes
     from workbench.train.progress import clock
 
     began, next_words, next_look, more = time.monotonic(), 0.0, 0.0, True
@@ -97,7 +98,8 @@ def _run_all(args: argparse.Namespace, planned: Planned, folder: GridFolder, by:
             print(f"{planned.grid.name}: {words}{left}{' · ' * bool(running)}{running}", file=sys.stderr, flush=True)
         return more
 
-    words = by.run(Job(planned.grid.name, folder, _command(args), due, watch))
+    most = max(processes(cell.resolved) for cell in planned.cells)
+    words = by.run(Job(planned.grid.name, folder, _command(args), due, watch, most))
     if words:
         print(words, file=sys.stderr)
 

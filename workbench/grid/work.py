@@ -20,6 +20,7 @@ from workbench.core.loading import Resolved
 from workbench.evaluate import Tell, silent
 from workbench.grid.cells import Cell, Planned
 from workbench.grid.folder import GridFolder
+from workbench.launch import together
 from workbench.recipe import load
 from workbench.run import InUse, RunFolder, find, only_writer, turn
 from workbench.train.interrupt import Interrupted
@@ -98,7 +99,7 @@ def train(resolved: Resolved, places: Places) -> RunFolder:
         start = resolved.data["start"]
         if start is not None and start["recipe"]:
             train(load(start["recipe"], start["changes"] or ()), places)
-        experiment.train(run, resolved, places.cache, quiet=True)
+        together.train(run, resolved, places.cache, quiet=True)
     return run
 
 
