@@ -245,7 +245,7 @@ def test_the_table_of_kinds_is_whole_and_true():
     import_parts()
     document = (ROOT / "docs" / "plugins" / "README.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|$", document, re.MULTILINE)
-    assert sorted(kind for kind, _, _ in rows) == sorted(index.scan().kinds), "a row a kind"
+    assert sorted(kind for kind, _, _ in rows) == sorted(scan().kinds), "a row a kind"
     for kind, base, methods in rows:
         module, _, name = CODE.findall(base)[0].rpartition(".")
         assert getattr(importlib.import_module(module), name) is KINDS[kind], kind

@@ -19,15 +19,16 @@ from workbench.core import index
 from workbench.core.errors import Problem, RecipeError, WorkbenchError
 from workbench.core.loading import Resolved
 from workbench.core.part import Part
-from workbench.core.spec import build
+from workbench.core.spec import build, resolve
 from workbench.data.base import Tokenizer
 from workbench.kernels.rows import chunk_rows
 from workbench.processes.base import Process
+from workbench.train.footprint import Footprint, footprint
+from workbench.train.optim import Optimizer
+from workbench.train.sharing import Sharing
 
 ASSUMED_VOCAB = 256
 """Vocabulary taken where the text decides it."""
-STATE_BYTES = 16
-"""Bytes a parameter in training: weight, gradient and AdamW's two moments, in fp32. The average adds four."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,10 @@ class Estimate:
 
     ``parameters`` and ``non_embedding``: how many. ``flops_per_token``: forward, head included; ``training_flops`` of a
     token trained on: three times as much for each of the ``copies`` that the network reads of a sequence, and once for
-    each look without gradient (a teacher's, a first pass). ``training_bytes``: weights, gradients, optimizer, average,
-    teachers, activations of one micro-batch and two chunks of head outputs, all in fp32.
-    ``vocab``: tokens; ``vocab_assumed`` where the text decides and 256 is a guess. ``tokens_per_step``: of one update.
+    each look without gradient (a teacher's, a first pass). ``training_bytes``: of each of the recipe's ``processes``,
+    weights, gradients, optimizer, average, teachers, activations of one micro-batch and two chunks of head outputs,
+    all in fp32. ``vocab``: tokens; ``vocab_assumed`` where the text decides and 256 is a guess. ``tokens_per_step``: of
+    one update.
     """
 
     parameters: int
@@ -50,6 +52,7 @@ class Estimate:
     vocab: int
     vocab_assumed: bool
     copies: int
+    processes: int
 
 
 def estimate(resolved: Resolved) -> Estimate:
@@ -77,24 +80,81 @@ def _told(what: str) -> Iterator[None]:
 
 def _estimate(resolved: Resolved) -> Estimate:
     made = sketch(resolved)
-    outputs = made.backbone.head.out_features
     train = resolved.node.settings["train"].settings
-    micro_batch = -(-train["batch"] // train["accumulate"])
+    sharing: Sharing = build(train["parallel"])
     parameters = count_parameters(made.backbone)
-    process = made.process
-    state = (STATE_BYTES + 4 * (bool(train["ema"]) + process.teachers)) * parameters.total
-    forward = flops_per_token(made.backbone, made.length)
-    chunk = 2 * 4 * chunk_rows(outputs) * outputs
     return Estimate(
         parameters=parameters.total,
         non_embedding=parameters.non_embedding,
-        flops_per_token=forward,
-        training_flops=forward * (3 * process.copies + process.looks),
-        training_bytes=state + chunk + _activation_bytes(made.backbone, process.copies * micro_batch, made.length),
+        flops_per_token=flops_per_token(made.backbone, made.length),
+        training_flops=_training_flops(made),
+        training_bytes=_share(resolved, made, sharing, sharing.processes, "cpu").total,
         tokens_per_step=train["batch"] * made.length,
         vocab=made.vocab,
         vocab_assumed=made.assumed,
-        copies=process.copies,
+        copies=made.process.copies,
+        processes=sharing.processes,
+    )
+
+
+@dataclass(frozen=True)
+class Share:
+    """What each of several processes holds, in bytes, and computes.
+
+    ``held``: by `Footprint`; ``teachers``: whole networks that it learns from; ``activations``: of one micro-batch of
+    ``sequences``; ``logits``: two chunks of head outputs as on a GPU. ``flops``: of an update, forward and backward.
+    """
+
+    parallel: str
+    processes: int
+    sequences: int
+    held: Footprint
+    teachers: int
+    activations: int
+    logits: int
+    flops: float
+
+    @property
+    def total(self) -> int:
+        """All that it holds."""
+        return self.held.total + self.teachers + self.activations + self.logits
+
+
+def at_processes(resolved: Resolved, counts: Iterable[int]) -> list[Share]:
+    """What a recipe takes of each process by every way to share a training, in this many processes.
+
+    Raises:
+        RecipeError: a backbone cannot be built, or cannot read a batch.
+    """
+    found = []
+    with _told("its sizes, train.batch and data.length decide it"):
+        made = sketch(resolved)
+        own = resolved.node.settings["train"].settings["parallel"]
+        for name in Sharing.names():
+            node = own if own.part.type_name == name else resolve(Sharing, {"type": name}, "train.parallel")[0]
+            sharing: Sharing = build(node)
+            found += [_share(resolved, made, sharing, count, "cuda") for count in counts]
+    return found
+
+
+def _training_flops(made: Sketch) -> float:
+    return flops_per_token(made.backbone, made.length) * (3 * made.process.copies + made.process.looks)
+
+
+def _share(resolved: Resolved, made: Sketch, sharing: Sharing, processes: int, device: str) -> Share:
+    train = resolved.node.settings["train"].settings
+    outputs = made.backbone.head.out_features
+    optimizer: Optimizer = build(train["optimizer"])
+    sequences = -(-train["batch"] // (train["accumulate"] * processes))
+    return Share(
+        parallel=sharing.type_name,
+        processes=processes,
+        sequences=sequences,
+        held=footprint(made.backbone, made.backbone, optimizer, train["ema"] > 0, sharing, processes),
+        teachers=4 * made.process.teachers * count_parameters(made.backbone).total,
+        activations=_activation_bytes(made.backbone, made.process.copies * sequences, made.length),
+        logits=2 * 4 * chunk_rows(outputs, device) * outputs,
+        flops=_training_flops(made) * sequences * train["accumulate"] * made.length,
     )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -25,6 +26,7 @@ from workbench.metrics.base import Evaluation, Evidence, measure, reason_of
 from workbench.metrics.results import Results
 from workbench.metrics.value import Value
 from workbench.opening import load_trained, reopen
+from workbench.processes.base import Shell
 from workbench.run import RunError, RunFolder
 from workbench.shards import forget
 from workbench.start import NOTE, note, parent_run, put
@@ -171,7 +173,8 @@ def _evaluators(resolved: Resolved, model: Model, data: Prepared, rng: Rng) -> l
             device = next(shell.parameters()).device
             # the trainer has set the precision for the evaluators it calls: autocast is on or off already
             precision = "bf16" if torch.is_autocast_enabled(device.type) else "fp32"
-            examiner = Examiner(model, data, corpus, sampler, rng.child(f"valid/{name}"), device, precision)
+            shown = replace(model, shell=cast("Shell", shell))  # where rows are trained, a whole copy is looked at
+            examiner = Examiner(shown, data, corpus, sampler, rng.child(f"valid/{name}"), device, precision)
             evidence = examiner.evidence(evaluation)
             return _figures(measure(evaluation.metrics, evidence)) | _texts(evaluation, evidence)
 

@@ -243,6 +243,23 @@ def test_check_good_recipes(run):
     assert "FLOPs/token" in out
 
 
+def test_check_says_what_each_of_several_processes_holds(run):
+    status, out, _ = run("check", SMOKE / "sedd.yaml", "--processes", "1,4", "--json")
+    (found,) = json.loads(out)["recipes"]
+    shares = {(one["parallel"], one["processes"]): one for one in found["shares"]}
+    assert status == 0 and set(shares) == {(how, count) for how in ("ddp", "fsdp") for count in (1, 4)}
+    alone = shares["ddp", 1]
+    assert alone["held"]["parameters"] == 4 * found["parameters"]
+    assert {**alone, "parallel": "fsdp"} == shares["fsdp", 1]
+    assert shares["ddp", 4]["held"] == alone["held"]
+    assert shares["ddp", 4]["flops"] == shares["fsdp", 4]["flops"] == alone["flops"] / 4
+    assert shares["ddp", 4]["activations"] == shares["fsdp", 4]["activations"] < alone["activations"]
+    rows = shares["fsdp", 4]["held"]
+    assert alone["held"]["optimizer"] / 4 <= rows["optimizer"] < alone["held"]["optimizer"] / 3
+    assert 0 < rows["gathered"] < 8 * found["parameters"]
+    assert "FLOPs/update" in run("check", SMOKE / "sedd.yaml", "--processes", "2")[1]
+
+
 def test_the_memory_of_activations_grows_with_the_batch(run, tmp_path):
     text = "extends: {}\nname: b{}\ntrain: {{batch: {}, accumulate: {}}}\n"
     for i, (batch, accumulate) in enumerate([(8, 1), (64, 1), (64, 8)]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -34,6 +35,8 @@ def test_the_script_asks_for_what_the_settings_say(tmp_path):
     asked = ("array=0-2", "time=30", "gres=gpu:2", "partition=long", "qos=high", "requeue", "signal=B:USR1@90")
     assert [line for line in asked if f"#SBATCH --{line}\n" not in script] == []
     assert "\nmodule load cuda\n" in script and "'a file.yaml' --worker alone < /dev/null &" in script
+    assert "gres=gpu:4" in Slurm(gpus=2).script(replace(job, processes=4), 3)
+    assert "gres" not in Slurm(gpus=0).script(replace(job, processes=4), 3)
     assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
 
 

@@ -19,6 +19,8 @@ from workbench.grid.cells import plan
 from workbench.grid.folder import GridFolder
 from workbench.grid.status import standings, tally
 from workbench.grid.work import Places, work
+from workbench.launch import local
+from workbench.launch.base import Job
 from workbench.run import every
 
 AXES = {"steps": {"few": {"sampler.steps": 2}, "many": {"sampler.steps": 4}}, "seed": [0, 1]}
@@ -247,3 +249,46 @@ def test_a_page_of_nothing_yet_says_so(tmp_path, capsys):
     assert main(["report", str(small(tmp_path)), *places]) == 0
     (page,) = tmp_path.glob("grids/*/report.md")
     assert "0 of 4 cells measured" in page.read_text() and "few · 0: waiting" in page.read_text()
+
+
+@pytest.fixture(scope="module")
+def by_two(undisturbed, tmp_path_factory):
+    """The first cell of the undisturbed grid, its training by two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    more = {"train.parallel": {"type": "fsdp", "processes": 2}}
+    axes = {"steps": {"few": {"sampler.steps": 2}}, "seed": [0]}
+    assert main(command(small(folder, axes=axes, set={**SMALL, **more}), folder, "--workers", "1")) == 0
+    return folder
+
+
+def test_a_cell_trained_by_two_processes_is_the_same_cell_with_the_same_loss(undisturbed, by_two):
+    found, before = figures(by_two / "runs"), figures(undisturbed / "runs")
+    assert len(found) == 1
+    ((cell, kept),) = found.items()
+    assert kept["bits_per_byte"] == pytest.approx(before[cell]["bits_per_byte"], rel=1e-3)
+    assert list(by_two.glob("runs/*/ckpt/step-*/model.1-of-2.safetensors"))
+
+
+def test_a_cell_that_needs_more_gpus_than_there_are_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "_gpus", lambda: 2)
+    job = Job("toy", GridFolder.open(plan(small(tmp_path)), tmp_path), [], 3, lambda: False, processes=4)
+    with pytest.raises(WorkbenchError, match=r"takes 4 GPUs \(train.parallel.processes\), and there are 2"):
+        local.Local().run(job)
+
+
+def test_workers_see_as_many_gpus_as_a_cell_takes(tmp_path, monkeypatch):
+    """Four GPUs, two a cell: two workers, each with two of its own."""
+    seen = []
+    monkeypatch.setattr(local, "_gpus", lambda: 4)
+    monkeypatch.setattr(local.subprocess, "Popen", lambda *words, env, **more: seen.append(env) or Ended())
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4,5,6")
+    folder = GridFolder.open(plan(small(tmp_path)), tmp_path)
+    assert local.Local().run(Job("toy", folder, [], 9, lambda: False, processes=2)) == ""
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in seen] == ["3,4", "5,6"]
+
+
+class Ended:
+    """A process that has done its work."""
+
+    def poll(self):
+        return 0

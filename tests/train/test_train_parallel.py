@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
+import signal
 import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
 
-from tests.train.toy import Ticks, trainer
+from tests.train.toy import Ticks, ToyNet, settings, trainer
 from workbench.processes.base import named_weights
 from workbench.train import pieces
 from workbench.train.base import Evaluator
+from workbench.train.footprint import footprint
 from workbench.train.log import curve, read_log
 from workbench.train.parallel import join, leave
 
+ROOT = Path(__file__).parents[2]
 STEPS, HALF = 20, 10
 BASE, ONE = {"steps": STEPS, "accumulate": 2}, {"steps": STEPS, "accumulate": 4}
 JOBS = {
@@ -123,3 +131,50 @@ def test_one_process_goes_on_from_the_rows_of_two(one, two):
     rest.fit()
     same_weights(named_weights(rest.shell.net), one)
     same_logs(one, rest)
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+def test_memory_is_what_was_predicted_to_the_number(two, name):
+    """Parameters, averages and optimizer state of both ranks: the first as predicted, all together whole."""
+    chosen = settings(**JOBS[name])
+    net = ToyNet()
+    said = footprint(net, net, chosen.optimizer, chosen.ema > 0, chosen.parallel, 2)
+    held = [torch.load(two / name / f"rank{rank}.pt")["held"] for rank in range(2)]
+    assert {"model": said.parameters, "ema": said.average, "optimizer": said.optimizer} == {
+        role: 4 * numbers for role, numbers in held[0].items()
+    }
+    whole = sum(p.numel() for p in net.parameters())
+    assert said.gradients == said.parameters
+    assert [rank["model"] for rank in held] == [whole, whole] if name == "ddp" else held[1]["model"] < held[0]["model"]
+    assert sum(rank["model"] for rank in held) == (2 * whole if name == "ddp" else whole)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, its ranks."""
+    return [int(word) for task in Path(f"/proc/{pid}/task").glob("*/children") for word in task.read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc to find the ranks")
+def test_torchrun_goes_on_when_a_rank_is_killed(one, tmp_path):
+    """`kill -9` of a rank after the first checkpoint: the others end, all start again, and nothing is lost."""
+    changes = {"steps": STEPS, "accumulate": 2, "checkpoint_every": 5, "fsdp": {}, "delay": 0.05, "prefetch": 1}
+    run = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2", "--monitor-interval=0.1"]
+    command = [sys.executable, "-m", *run, "-m", "tests.train.toy", str(tmp_path), json.dumps(changes)]
+    torchrun = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while not list(tmp_path.glob("*/ckpt/step-*[0-9]")) and torchrun.poll() is None and time.monotonic() < until:
+        time.sleep(0.02)
+    ranks = children(torchrun.pid)
+    assert len(ranks) == 2
+    os.kill(ranks[1], signal.SIGKILL)
+    try:
+        _, words = torchrun.communicate(timeout=120)
+    finally:
+        torchrun.terminate()
+    assert torchrun.returncode == 0, words
+    assert not set(children(os.getpid())) & set(ranks)
+    ended = trainer(tmp_path, steps=STEPS, accumulate=2, fsdp={})
+    ended._resume()
+    assert ended.step == STEPS
+    same_weights(named_weights(ended.shell.net), one)
+    assert "Signal 9" in words or "SIGKILL" in words or "exitcode: -9" in words, words

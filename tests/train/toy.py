@@ -1,6 +1,7 @@
 """A tiny backbone, process and data to train in milliseconds, and a script around them that can be killed.
 
-Run as a script it trains (or resumes) in the folder given: ``python -m tests.train.toy FOLDER '{"steps": 40}'``.
+Run as a script it trains (or resumes) in the folder given: ``python -m tests.train.toy FOLDER '{"steps": 40}'``, also
+under torchrun.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from workbench.train.ddp import Ddp
 from workbench.train.fsdp import Fsdp
 from workbench.train.loop import Trainer
 from workbench.train.optim import AdamW, Muon, Optimizer
+from workbench.train.parallel import join, leave
 from workbench.train.schedules import Cosine
 from workbench.train.section import Train
 
@@ -157,11 +160,11 @@ def main(argv: list[str]) -> None:
     """Train in a folder: as a command, so that it can be killed."""
     folder, changes = Path(argv[0]), json.loads(argv[1]) if len(argv) > 1 else {}
     delay = changes.pop("delay", 0.0)
-    made = trainer(
-        folder, ToyProcess(delay=delay), [Evaluator("ticks", 20, Ticks(changes.pop("look", 0.0)))], **changes
-    )
-    with made.run.locked():
+    looking, parallel = [Evaluator("ticks", 20, Ticks(changes.pop("look", 0.0)))], join()
+    made = trainer(folder, ToyProcess(delay=delay), looking, parallel, **changes)
+    with made.run.locked() if parallel.lead else nullcontext():
         made.fit()
+    leave()
 
 
 if __name__ == "__main__":

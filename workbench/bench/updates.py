@@ -12,6 +12,7 @@ from torch import nn
 from workbench.bench.base import Meter
 from workbench.core.rng import Rng
 from workbench.processes.base import Process, Shell
+from workbench.train.ddp import Ddp
 from workbench.train.learner import Learner
 from workbench.train.optim import AdamW
 from workbench.train.schedules import Warmup
@@ -22,7 +23,7 @@ RATE = 3e-4
 
 def update_of(net: nn.Module, process: Process, batch: int, meter: Meter, low: bool, ema: float) -> Callable[[], None]:
     """An update on ``batch`` random blocks: prepare, loss, backward, clip, fused AdamW, average; ``low``: autocast."""
-    settings = Train(steps=1 << 30, batch=batch, optimizer=AdamW(lr=RATE), schedule=Warmup(0), ema=ema)
+    settings = Train(steps=1 << 30, batch=batch, optimizer=AdamW(lr=RATE), schedule=Warmup(0), parallel=Ddp(), ema=ema)
     learner, shell, device = Learner(net, settings), Shell(net), torch.device(meter.device)
     x0_BL = np.random.default_rng(0).integers(0, process.outputs - 1, (batch, process.length))
     numbers, rng = itertools.count(), Rng(1)

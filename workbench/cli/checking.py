@@ -11,8 +11,8 @@ from typing import Any
 from workbench.cli.tables import amount, print_json, print_rows
 from workbench.core.errors import RecipeError, WorkbenchError
 
-LONGEST = 1 << 24
-"""The longest sequence that is costed."""
+LONGEST, MOST = 1 << 24, 1 << 16
+"""The longest sequence and the most processes that are costed."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +24,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lengths", type=_lengths, default=[], metavar="L,L,…", help="also the cost at these lengths, as in 256,1024"
     )
+    parser.add_argument(
+        "--processes", type=_counts, default=[], metavar="N,N,…",
+        help="also what each of N processes holds and computes",
+    )
     parser.add_argument("--json", action="store_true", help="print data for another program")
 
 
@@ -33,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         error = WorkbenchError("name recipes to check, or a plug-in: --contract my_gru.py")
         error.exit_code = 2
         raise error
-    recipes = [_recipe(file, args.lengths) for file in args.files]
+    recipes = [_recipe(file, args.lengths, args.processes) for file in args.files]
     contracts = [found for file in args.contract for found in _contract(file)]
     bad = sum(bool(found["problems"]) for found in (*recipes, *contracts))
     if args.json:
@@ -51,18 +55,26 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _lengths(text: str) -> list[int]:
+    return _numbers(text, LONGEST, "lengths as in 256,1024")
+
+
+def _counts(text: str) -> list[int]:
+    return _numbers(text, MOST, "numbers of processes as in 1,8")
+
+
+def _numbers(text: str, most: int, what: str) -> list[int]:
     """Positive integers with commas between them."""
     try:
         found = [int(word) for word in text.split(",")]
     except ValueError:
         found = [0]
-    if min(found) < 1 or max(found) > LONGEST:
-        raise argparse.ArgumentTypeError(f"needs lengths as in 256,1024; found {text!r}")
+    if min(found) < 1 or max(found) > most:
+        raise argparse.ArgumentTypeError(f"needs {what}; found {text!r}")
     return found
 
 
-def _recipe(file: str, lengths: list[int]) -> dict[str, Any]:
-    from workbench.check import at_lengths, estimate
+def _recipe(file: str, lengths: list[int], processes: list[int]) -> dict[str, Any]:
+    from workbench.check import at_lengths, at_processes, estimate
     from workbench.core.plugins import isolated
     from workbench.recipe import load
 
@@ -71,7 +83,11 @@ def _recipe(file: str, lengths: list[int]) -> dict[str, Any]:
         with isolated():
             resolved = load(file)
             found |= {"name": resolved.name, "hash": resolved.hash} | asdict(estimate(resolved))
-            return found | ({"lengths": [asdict(one) for one in at_lengths(resolved, lengths)]} if lengths else {})
+            if lengths:
+                found["lengths"] = [asdict(one) for one in at_lengths(resolved, lengths)]
+            if processes:
+                found["shares"] = [{**asdict(one), "total": one.total} for one in at_processes(resolved, processes)]
+            return found
     except RecipeError as error:
         found["problems"] = [{"path": problem.path, "message": problem.message} for problem in error.problems]
     except WorkbenchError as error:
@@ -133,8 +149,30 @@ def _print_recipes(recipes: list[dict[str, Any]]) -> None:
     ]
     if rows:
         print_rows(("recipe", "length", "FLOPs/token", "activations/token", "cache of a sequence"), rows)
+    for found in good:
+        _print_shares(found)
     for found in recipes:
         if found["problems"]:
             print(f"{found['file']}: {len(found['problems'])} problem{'s' * (len(found['problems']) > 1)}")
             for problem in found["problems"]:
                 print(f"  {problem['path'] or 'recipe'}: {problem['message']}")
+
+
+def _print_shares(found: dict[str, Any]) -> None:
+    """What each of several processes holds and computes, by how they share."""
+    rows = [
+        (
+            f"{one['parallel']} × {one['processes']}",
+            str(one["sequences"]),
+            *(amount(value) + "B" for value in one["held"].values()),
+            *(amount(one[name]) + "B" for name in ("activations", "logits", "total")),
+            amount(one["flops"]),
+        )
+        for one in found.get("shares", ())
+    ]
+    if rows:
+        columns = (
+            "processes", "sequences", "parameters", "gradients", "optimizer", "average", "gathered", "activations",
+            "logits", "all", "FLOPs/update",
+        )  # fmt: skip
+        print_rows(columns, rows, f"{found['file']}: each process, in fp32")

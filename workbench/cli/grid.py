@@ -89,6 +89,7 @@ def _run_all(args: argparse.Namespace, planned: Plan, folder: GridFolder, by: La
     """Have workers at it, and say how it goes until nothing is left to do."""
     from workbench.grid.status import standings, tally
     from workbench.launch.base import Job
+    from workbench.launch.together import processes
     from workbench.study.plan import planned as plan
     from workbench.train.progress import clock
 
@@ -120,7 +121,8 @@ def _run_all(args: argparse.Namespace, planned: Plan, folder: GridFolder, by: La
             print(f"{planned.name}: {words}{left}{' · ' * bool(running)}{running}", file=sys.stderr, flush=True)
         return more
 
-    job = Job(planned.name, folder, [*_command(args), "--plan", planned.hash], due, watch)
+    most = max(processes(cell.training) for cell in planned.due)
+    job = Job(planned.name, folder, [*_command(args), "--plan", planned.hash], due, watch, most)
     stuck, stood = 0, first
     while stuck < ROUNDS:
         looks, words = looked, by.run(job)

@@ -23,6 +23,7 @@ def run(args: argparse.Namespace) -> int:
     from workbench import experiment, opening
     from workbench.cli.progress import evaluation_bar, packing_bar
     from workbench.cli.tables import console
+    from workbench.launch import together
     from workbench.recipe import load
     from workbench.report.tables import print_table
 
@@ -40,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     if folder.finished:
         print(f"{folder.path} is trained already")
     with evaluation_bar(folder.path.name) as tell, packing_bar() as packing:
+        if together.by_several(resolved):
+            together.train(folder, resolved, args.cache)
         lead = experiment.finish(folder, resolved, args.cache, not args.no_eval, packing, tell)
     if lead:
         if folder.results.is_file():

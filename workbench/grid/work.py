@@ -21,6 +21,7 @@ from workbench.evaluate import Tell, silent
 from workbench.grid.cells import Cell, Plan
 from workbench.grid.folder import GridFolder
 from workbench.grid.sweep import chosen, tried
+from workbench.launch import together
 from workbench.recipe import load
 from workbench.run import InUse, RunFolder, by_hash, find, only_writer, turn
 from workbench.train.interrupt import Interrupted
@@ -122,7 +123,7 @@ def train(resolved: Resolved, places: Places) -> RunFolder:
                     f"hash {start['run']}: undo the change, or plan the grid anew"
                 )
             train(parent, places)
-        experiment.train(run, resolved, places.cache, quiet=True)
+        together.train(run, resolved, places.cache, quiet=True)
     return run
 
 

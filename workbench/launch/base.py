@@ -16,7 +16,7 @@ class Job:
 
     ``name``: the grid's; ``folder``: where claims and logs are; ``command``: words after ``workbench`` that make a
     worker; ``due``: how many cells are left; ``watch``: looks how things stand, tells the user, and says whether
-    anything is left to do.
+    anything is left to do. ``processes``: the most that a cell's training takes: a worker needs as many GPUs.
     """
 
     name: str
@@ -24,6 +24,7 @@ class Job:
     command: Sequence[str]
     due: int
     watch: Callable[[], bool]
+    processes: int = 1
 
 
 class Launcher(Part, ABC, kind="launcher"):

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from workbench.core.bounds import Natural
+from workbench.core.errors import WorkbenchError
 from workbench.launch.base import Job, Launcher
 
 POLL = 0.5
@@ -35,10 +36,11 @@ class Worker:
 class Local(Launcher):
     """Processes on this machine: worker i sees GPU i (modulo their number) and an even share of the cores.
 
-    A worker that is killed is replaced while anything is left to do.
+    A worker that is killed is replaced while anything is left to do. Where a cell is trained by several processes
+    (``train.parallel.processes``), a worker sees as many GPUs and shares its cores among them.
 
     Settings:
-        workers: how many; 0: one a GPU, else one for every two cores.
+        workers: how many; 0: one a GPU (or as many as a cell takes), else one for every two cores.
     """
 
     def __init__(self, workers: Natural = 0) -> None:
@@ -46,9 +48,18 @@ class Local(Launcher):
         self.workers = workers
 
     def run(self, job: Job) -> str:
-        """See the base: waits."""
+        """See the base: waits.
+
+        Raises:
+            WorkbenchError: a cell takes more GPUs than there are.
+        """
         cores, gpus = len(os.sched_getaffinity(0)), _gpus()
-        count = max(1, min(self.workers or gpus or cores // 2, job.due))
+        if 0 < gpus < job.processes:
+            raise WorkbenchError(
+                f"launcher local: a cell takes {job.processes} GPUs (train.parallel.processes), and there are {gpus}; "
+                "set fewer, or use a launcher that has more"
+            )
+        count = max(1, min(self.workers or (gpus or cores // 2) // job.processes, job.due))
         workers = [_start(number, job, count, gpus, cores) for number in range(count)]
         errors = 0
         try:
@@ -87,9 +98,10 @@ def end_with_parent() -> None:
 
 def _start(number: int, job: Job, count: int, gpus: int, cores: int) -> Worker:
     environment = dict(os.environ)
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // count)))
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // (count * job.processes))))
     if gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = _visible(number % gpus)
+        first = number * job.processes
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(_visible(i % gpus) for i in range(first, first + job.processes))
     log = open(job.folder.workers / f"{number}.log", "ab")  # noqa: SIM115 (open as long as its process)
     process = subprocess.Popen(
         [sys.executable, "-m", "workbench", *job.command, "--worker", "child"],

@@ -44,7 +44,7 @@ class Slurm(Launcher):
     Settings:
         workers: jobs of the array, one worker each.
         minutes: time limit of a job; what is not done by then goes on in the same job, queued again.
-        gpus: of a job.
+        gpus: of a job; more where a cell's training takes more (``train.parallel.processes``).
         cpus: of a job.
         memory_gb: of a job; the partition's default where left out.
         partition: where; the cluster's default where left out.
@@ -69,11 +69,10 @@ class Slurm(Launcher):
     ) -> None:
         """Keep the settings."""
         self.workers, self.setup, self.follow = workers, setup or [], follow
-        self.minutes = minutes
+        self.minutes, self.gpus = minutes, gpus
         self.options = {
             "time": str(minutes),
             "cpus-per-task": str(cpus),
-            **({"gres": f"gpu:{gpus}"} if gpus else {}),
             **({"mem": f"{memory_gb}G"} if memory_gb else {}),
             **({"partition": partition} if partition else {}),
             **({"account": account} if account else {}),
@@ -88,6 +87,7 @@ class Slurm(Launcher):
             "output": str((job.folder.workers / "slurm-%A_%a.log").resolve()),
             "open-mode": "append",
             "signal": f"B:USR1@{min(GRACE, 30 * self.minutes)}",
+            **({"gres": f"gpu:{max(self.gpus, job.processes)}"} if self.gpus else {}),
             **self.options,
         }
         return SCRIPT.format(

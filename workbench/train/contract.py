@@ -19,7 +19,7 @@ from workbench.core.checks import run_checks
 from workbench.processes.base import Shell
 from workbench.train.ema import Ema
 from workbench.train.loggers import Logger
-from workbench.train.optim import Optimizer, load_state, set_factor, state_tensors
+from workbench.train.optim import STATE, Optimizer, load_state, set_factor, state_tensors
 from workbench.train.parallel import Parallel
 from workbench.train.schedules import Schedule
 from workbench.train.sharing import Sharing
@@ -32,7 +32,7 @@ def check_schedule(part: type[Schedule]) -> list[str]:
 
 def check_optimizer(part: type[Optimizer]) -> list[str]:
     """Problems of an optimizer, in words."""
-    return run_checks(Optimizer, part, (_holds_each_parameter_once, _resumes))
+    return run_checks(Optimizer, part, (_holds_each_parameter_once, _resumes, _says_its_state))
 
 
 def check_logger(part: type[Logger]) -> list[str]:
@@ -113,6 +113,20 @@ def _resumes(part: Optimizer) -> Iterator[str]:
         _trained(other, others, 2)
         if not all(torch.equal(left, right) for left, right in zip(net.parameters(), other.parameters(), strict=True)):
             yield "after load_state it steps otherwise than without a stop"
+
+
+def _says_its_state(part: Optimizer) -> Iterator[str]:
+    """What ``state`` says is kept is kept after a step, to the number."""
+    with torch.random.fork_rng(devices=[]):
+        net = _Net()
+        optimizers = part.build(net)
+        _trained(net, optimizers, 1)
+        said, kept = part.state(net), dict.fromkeys(dict(net.named_parameters()), 0)
+        for key, value in state_tensors(optimizers, net)[0].items():
+            kept[key.rpartition(STATE)[0]] += value.numel()
+        for name, parameter in net.named_parameters():
+            if kept[name] != (wanted := said[name].each * parameter.numel() + said[name].once):
+                yield f"`state` says {wanted} numbers are kept of {name}; there are {kept[name]}"
 
 
 def _shows_and_goes_on(logger: Logger) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,13 @@ class Trainable(Protocol):
         ...
 
 
+class Kept(NamedTuple):
+    """Numbers that an optimizer keeps: ``each`` for every one of a parameter's, ``once`` (4 bytes) for all of it."""
+
+    each: int
+    once: int
+
+
 class Optimizer(Part, ABC, kind="optimizer"):
     """A way to step weights. Groups carry their own ``rate``; the trainer sets ``lr`` = rate × schedule."""
 
@@ -49,6 +56,10 @@ class Optimizer(Part, ABC, kind="optimizer"):
     @abstractmethod
     def build(self, net: Trainable) -> list[torch.optim.Optimizer]:
         """The torch optimizers of ``net``'s trainable parameters; together they hold each parameter once."""
+
+    def state(self, net: Trainable) -> dict[str, Kept]:
+        """What stays between steps, by name of trainable parameter. Here as AdamW's: two moments and a count."""
+        return {name: Kept(2, 1) for name, p in net.named_parameters() if p.requires_grad}
 
 
 def plain(net: Trainable) -> set[str]:
@@ -190,6 +201,12 @@ class Muon(Optimizer):
             )
             out.insert(0, muon)
         return out
+
+    def state(self, net: Trainable) -> dict[str, Kept]:
+        """One momentum for a hidden matrix, AdamW's for the rest."""
+        hidden = {id(p) for p in split(net, matrices=True)[0]}
+        apart = {name: Kept(1, 0) for name, p in net.named_parameters() if id(p) in hidden}
+        return super().state(net) | apart
 
 
 def set_factor(optimizers: Sequence[torch.optim.Optimizer], factor: float) -> float:

@@ -80,12 +80,26 @@ def join() -> Parallel:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         return Parallel()
-    local = int(os.environ["LOCAL_RANK"])
+    rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     if torch.cuda.is_available():
         torch.cuda.set_device(local)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
-    return Parallel(dist.get_rank(), world, local)
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, store=_store(world), rank=rank, world_size=world, timeout=PATIENCE)
+    return Parallel(rank, world, local)
+
+
+def _store(world: int) -> dist.Store | None:
+    """Where the processes find one another, by the count of restarts; None: torch's own way.
+
+    torchrun's agent keeps its store when it starts the processes again, and torch (2.13) reads in it the addresses of
+    those that are dead: they would be waited for.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    kept = dist.TCPStore(host, port, world, is_master=False, timeout=PATIENCE)
+    return dist.PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", kept)
 
 
 def leave() -> None:

@@ -1,0 +1,138 @@
+"""Whole recipes in several processes: the same loss, update by update, as in one."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+
+from workbench import assemble, experiment
+from workbench.core.errors import RecipeError
+from workbench.core.index import import_parts
+from workbench.opening import load_trained, reopen
+from workbench.processes.base import named_weights
+from workbench.recipe import load
+from workbench.run import RunFolder
+from workbench.train.log import curve, read_log
+from workbench.train.parallel import Parallel, join, leave
+
+SMOKE = Path(__file__).parents[1] / "recipes/smoke"
+CHANGES = ["train.steps=5", "train.log_every=1", "train.tensorboard=false", "train.threads=1", "train.precision=fp32"]
+NO_LOOK = "evaluations.valid.every=0"
+FSDP = "train.parallel={type: fsdp}"
+MORE = {"sedd": (), "blocks": (NO_LOOK,), "distill": (NO_LOOK, "process.round=2"), "hybrid": (NO_LOOK,),
+        "gpt2": (NO_LOOK, "train.accumulate=2")}  # fmt: skip
+"""Beside the plain one, which is also looked at: blocks called by other names than forward, a teacher, shared mixers,
+a tied head."""
+JOBS = {**{name: (name, [*CHANGES, *more, FSDP]) for name, more in MORE.items()}, "ddp": ("sedd", CHANGES)}
+
+
+def trained(folder, recipe, changes, cache, parallel=None, parent=None):
+    """The run folder of a recipe, trained; a distilled one from the weights of ``parent``."""
+    resolved = load(SMOKE / f"{recipe}.yaml", changes)
+    run = experiment.create(resolved, folder)
+    data = assemble.prepare(resolved, cache, None, run.path)
+    start = parent if resolved.data["start"] else None
+    experiment.trainer(run, resolved, data, parallel or Parallel(), quiet=True, parent=start).fit()
+    return run
+
+
+def work(rank: int, world: int, port: int, folder, cache, parent, jobs) -> None:
+    """One rank, as torchrun starts it."""
+    import_parts()
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
+    parallel = join()
+    for name, (recipe, changes) in jobs.items():
+        trained(folder / name, recipe, changes, cache, parallel, parent)
+    leave()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, cache_of_the_session):
+    """The runs of one process, by recipe."""
+    folder, runs = tmp_path_factory.mktemp("alone"), {}
+    for name, more in MORE.items():
+        runs[name] = trained(folder, name, [*CHANGES, *more], cache_of_the_session, parent=runs.get("sedd"))
+    return runs
+
+
+def worlds(tmp_path_factory, cache, alone, world, jobs):
+    """The run folders of ``world`` processes, by job; all trained in one session, for starting takes longest."""
+    folder = tmp_path_factory.mktemp(f"world{world}")
+    for name in jobs:
+        (folder / name).mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    given = (world, port, folder, cache, alone["sedd"], jobs)
+    ranks = [context.Process(target=work, args=(rank, *given)) for rank in range(world)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(240)
+    assert [process.exitcode for process in ranks] == [0] * world
+    return {name: RunFolder(next(path.parent for path in (folder / name).glob("*/resolved.yaml"))) for name in jobs}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, cache_of_the_session, alone):
+    return worlds(tmp_path_factory, cache_of_the_session, alone, 2, JOBS)
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory, cache_of_the_session, alone):
+    jobs = {name: JOBS[name] for name in ("sedd", "ddp", "hybrid")}
+    return worlds(tmp_path_factory, cache_of_the_session, alone, 4, jobs)
+
+
+def same_curves(one, several, names):
+    before, now = read_log(one.log), read_log(several.log)
+    for name in names:
+        pairs = list(zip(curve(before, name), curve(now, name), strict=True))
+        assert pairs
+        for (step, a), (same_step, b) in pairs:
+            assert step == same_step and a == pytest.approx(b, rel=2e-5, abs=1e-9), name
+
+
+NAMES = ("train/loss_nats_per_token", "train/grad_norm")
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_two_processes_have_the_loss_curve_of_one(alone, two, name):
+    same_curves(alone[JOBS[name][0]], two[name], NAMES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sedd", "ddp", "hybrid"])
+def test_four_processes_have_the_loss_curve_of_one(alone, four, name):
+    same_curves(alone[JOBS[name][0]], four[name], NAMES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "place", "said"),
+    [
+        (["train.parallel.type=fsdp", "train.optimizer={type: muon}"], "train.parallel", "turns whole matrices"),
+        (["train.parallel.processes=3"], "train.parallel.processes", "3 processes × accumulate 1 cannot share a batch"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused_while_resolving(changes, place, said):
+    with pytest.raises(RecipeError, match=said) as caught:
+        load(SMOKE / "sedd.yaml", changes)
+    assert [problem.path for problem in caught.value.problems] == [place]
+
+
+def test_it_is_the_same_run_and_one_process_opens_it(alone, two):
+    """How a training is shared moves nothing: one hash, one figure while training, the same weights where it ends."""
+    assert two["sedd"].hash == two["ddp"].hash == alone["sedd"].hash
+    same_curves(alone["sedd"], two["sedd"], ["valid/bits_per_byte"])
+    assert len(list(two["sedd"].ckpt.glob("step-00000005/ema.*-of-2.safetensors"))) == 2
+    opened = [load_trained(*reopen(run.path)).model.backbone for run in (alone["sedd"], two["sedd"])]
+    for (name, weight), other in zip(named_weights(opened[0]).items(), named_weights(opened[1]).values(), strict=True):
+        torch.testing.assert_close(other, weight, rtol=1e-4, atol=1e-6, msg=name)
