@@ -7,6 +7,7 @@ recipe would where it is registered.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +21,10 @@ from workbench.core.spec import build, resolve
 
 VOCAB = 5
 """Tokens of the small graphs the checks build."""
+COARSE = 16
+"""Steps of a coarse walk over the usual noise: what a step of it may magnify, rounding must survive."""
+TOLD = 1e7
+"""How much an inverse kernel may magnify errors and still be held to the digit."""
 LEVELS = (1e-4, 0.05, 0.7, 3.0)
 """Total noises the checks look at."""
 
@@ -134,8 +139,12 @@ def _push(graph: Graph) -> Iterator[str]:
         K = _kernel(graph, low, high)
         if _apart(pushed, law_RS @ K.T) > 1e-10:
             yield f"from {low:g} to {high:g} is not what kernel_into says"
-        if _apart(graph.push(pushed, high * ones, low * ones), law_RS) > 1e-9 + 1e-13 * float(torch.linalg.cond(K)):
+        back = graph.push(pushed, high * ones, low * ones)
+        growth = float(torch.linalg.cond(K))
+        if growth < TOLD and _apart(back, law_RS) > 1e-9 + 1e-13 * growth:
             yield f"back from {high:g} to {low:g} is not the inverse"
+        if not bool(back.isfinite().all()) or _apart(back.sum(-1), law_RS.sum(-1)) > 1e-6:
+            yield f"back from {high:g} to {low:g} does not keep sums"
 
 
 def _corrupt(graph: Graph) -> Iterator[str]:
@@ -216,6 +225,27 @@ def _reverse_laws(graph: Graph) -> Iterator[str]:
             yield f"from {high:g} to {low:g} a row that is not live may move"
 
 
+def _coarse_steps(graph: Graph) -> Iterator[str]:
+    """The steps of a coarse walk at the exact score: a fast chain forgets in one of them what rounding still knows."""
+    node, problems = resolve(Noise, graph.usual["noise"])
+    if node is None or problems:
+        return  # `usual` is told elsewhere
+    noise: Noise = build(node)
+    clean_V = torch.linspace(1, 3, graph.vocab, dtype=torch.float64)
+    clean_S = torch.cat([clean_V / clean_V.sum(), torch.zeros(graph.states - graph.vocab, dtype=torch.float64)])
+    levels = noise.total(torch.linspace(0, 1, COARSE + 1, dtype=torch.float64)).tolist()
+    for low, high in itertools.pairwise(levels):
+        law_S = _kernel(graph, 0.0, high) @ clean_S
+        x_R = torch.arange(graph.states)[law_S > 0]
+        bayes_RS = _kernel(graph, low, high)[x_R] * (_kernel(graph, 0.0, low) @ clean_S)
+        bayes_RS = bayes_RS / bayes_RS.sum(-1, keepdim=True)
+        log_s_RS = (law_S / law_S[x_R].unsqueeze(-1)).log()
+        t_R, s_R = (torch.full(x_R.shape, level, dtype=torch.float64) for level in (high, low))
+        found_RS = graph.reverse_from_score(log_s_RS, x_R, t_R, s_R)
+        if not bool(found_RS.isfinite().all()) or _apart(found_RS, bayes_RS) > 1e-4:
+            yield f"from {high:g} to {low:g}, a step of {COARSE}, rounding makes reverse_from_score no law"
+
+
 def _blindness(graph: Graph) -> Iterator[str]:
     t_R = torch.tensor([0.7, 0.7, 3.0], dtype=torch.float64)
     s_R = torch.tensor([0.7, 0.0, 0.2], dtype=torch.float64)
@@ -293,7 +323,7 @@ def _time_is_the_inverse(noise: Noise) -> Iterator[str]:
 
 _GRAPH = (
     _shape_of_the_world, _kernels, _rates, _push, _corrupt, _prior_kl, _score_entropy, _reverse_laws,
-    _blindness, _single_precision,
+    _coarse_steps, _blindness, _single_precision,
 )  # fmt: skip
 _NOISE = (_grows, _rate_is_the_derivative, _time_is_the_inverse)
 
