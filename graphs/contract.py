@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from graphs.base import Graph, Noise
+from graphs.contract_noise import NOISE
 from workbench.core.errors import WorkbenchError
 from workbench.core.part import Part, wanted
 from workbench.core.spec import build, resolve
@@ -36,7 +37,7 @@ def check_graph(part: type[Graph]) -> list[str]:
 
 def check_noise(part: type[Noise]) -> list[str]:
     """Problems of a noise schedule, in words."""
-    return _run(lambda: _built(Noise, part), _NOISE)
+    return _run(lambda: _built(Noise, part), NOISE)
 
 
 def _built(kind: type[Part], part: type[Any]) -> Any:
@@ -288,44 +289,10 @@ def _single_precision(graph: Graph) -> Iterator[str]:
             yield f"{name} of float32 has nan"
 
 
-# --- noise --------------------------------------------------------------------------------------------------
-
-
-def _grid() -> Tensor:
-    return torch.linspace(0, 1, 1001, dtype=torch.float64)
-
-
-def _grows(noise: Noise) -> Iterator[str]:
-    sigma = noise.total(_grid())
-    if not bool(sigma.isfinite().all()) or float(sigma[0]) < 0 or not bool((sigma.diff() > 0).all()):
-        yield f"must be finite, ≥ 0 and increasing on [0, 1], but runs {sigma[0]:g} … {sigma[-1]:g}"
-
-
-def _rate_is_the_derivative(noise: Noise) -> Iterator[str]:
-    t = _grid()[1:-1].requires_grad_()
-    (slope,) = torch.autograd.grad(noise.total(t).sum(), t)
-    t = t.detach()
-    rate = noise.rate(t)
-    worst = int(((rate - slope).abs() / (1e-12 + slope.abs())).argmax())
-    if abs(float(rate[worst] - slope[worst])) > 1e-9 * (1e-3 + abs(float(slope[worst]))):
-        yield f"at t = {float(t[worst]):g} rate is {rate[worst]:g}, but total grows by {slope[worst]:g}"
-    ends = noise.rate(torch.tensor([0.0, 1.0], dtype=torch.float64))
-    if not bool(ends.isfinite().all()) or bool((ends < 0).any()):
-        yield f"rate at the ends is {ends.tolist()}"
-
-
-def _time_is_the_inverse(noise: Noise) -> Iterator[str]:
-    t = _grid()
-    back = noise.time_at(noise.total(t))
-    if _apart(back, t) > 1e-9:
-        yield f"time_at(total(t)) misses t by {_apart(back, t):.1e}"
-
-
 _GRAPH = (
     _shape_of_the_world, _kernels, _rates, _push, _corrupt, _prior_kl, _score_entropy, _reverse_laws,
     _coarse_steps, _blindness, _single_precision,
 )  # fmt: skip
-_NOISE = (_grows, _rate_is_the_derivative, _time_is_the_inverse)
 
 CHECKS: dict[str, Callable[..., list[str]]] = {"graph": check_graph, "noise": check_noise}
 """Kind → contract check."""
