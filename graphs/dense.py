@@ -16,12 +16,15 @@ import torch
 from torch import Tensor
 
 from graphs.base import Graph, expand_rows
-from graphs.rates import check_rates, exponential, generator, inverse_cdf, read_matrix, stationary
+from graphs.rates import check_rates, exponential, generator, inverse, inverse_cdf, read_matrix, stationary
 from workbench.core.bounds import Count, NonNegative, Positive
 from workbench.core.errors import Problem, WorkbenchError
 
 if TYPE_CHECKING:
     from workbench.core.spec import Node
+
+
+EPS = torch.finfo(torch.float64).eps
 
 
 class RateMatrix(Graph):
@@ -94,17 +97,30 @@ class RateMatrix(Graph):
         return self._by_noise(to_R - from_R, lambda k_SS, rows: k_SS[x_R[rows]].to(out_RS.dtype), out_RS)
 
     def push(self, v_RS: Tensor, from_R: Tensor, to_R: Tensor) -> Tensor:
-        """exp((to − from) Q) v; backwards, v and its rounding errors grow like e^(gap·Δ)."""
+        """exp((to − from) Q) v; backwards as far as numbers of v's type tell (`inverse`)."""
 
         def carry(kernel_SS: Tensor, rows: Tensor) -> Tensor:
             return (v_RS[rows].double() @ kernel_SS.T).to(v_RS.dtype)
 
-        return self._by_noise(to_R - from_R, carry, torch.empty_like(v_RS))
+        rounding = torch.finfo(v_RS.dtype).eps
+        return self._by_noise(to_R - from_R, carry, torch.empty_like(v_RS), rounding)
 
-    def _by_noise(self, delta_R: Tensor, of: Callable[[Tensor, Tensor], Tensor], out: Tensor) -> Tensor:
-        """Fill ``out`` by groups of rows with one Δ: ``of(exp(ΔQ), rows)``. One exponential a distinct Δ."""
+    def _by_noise(
+        self, delta_R: Tensor, of: Callable[[Tensor, Tensor], Tensor], out: Tensor, rounding: float = EPS
+    ) -> Tensor:
+        """Fill ``out`` by groups of rows with one Δ: ``of(exp(ΔQ), rows)``. One exponential a distinct Δ.
+
+        ``rounding``: relative, of what a kernel with Δ < 0 is applied to.
+        """
         deltas, group_R = torch.unique(delta_R.double(), return_inverse=True)
-        kernels = exponential(self.rates.to(delta_R.device), deltas)
+        rates_SS, end_S = self.rates.to(delta_R.device), self.end_law.to(delta_R.device)
+        backwards = int((deltas < 0).sum())  # the first ones: they are sorted
+        kernels = torch.cat(
+            [
+                inverse(rates_SS, -deltas[:backwards], end_S, rounding),
+                exponential(rates_SS, deltas[backwards:]),
+            ]
+        )
         for number, kernel_SS in enumerate(kernels):
             rows = (group_R == number).nonzero().squeeze(-1)
             out[rows] = of(kernel_SS, rows)

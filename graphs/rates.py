@@ -91,7 +91,8 @@ def exponential(rates_SS: Tensor, delta_U: Tensor) -> Tensor:
 
     Forwards by uniformisation, exp(ΔQ) = e^−λΔ exp(Δ(Q + λI)) with λ the fastest rate: all terms are ≥ 0, so
     small probabilities (several jumps at small noise) keep their relative precision, which a general
-    ``matrix_exp`` loses. The inverse kernel (Δ < 0) has no such form and takes ``torch.linalg.matrix_exp``.
+    ``matrix_exp`` loses. The inverse kernel (Δ < 0) has no such form and takes ``torch.linalg.matrix_exp``: it grows
+    like e^(λ|Δ|), λ up to twice the fastest rate, and rounding errors with it (`inverse` does not).
     """
     fastest = float((-rates_SS.diagonal()).max())
     eye_SS = torch.eye(len(rates_SS), dtype=rates_SS.dtype, device=rates_SS.device)
@@ -111,6 +112,29 @@ def exponential(rates_SS: Tensor, delta_U: Tensor) -> Tensor:
             for _ in range(halvings):
                 kernel = kernel @ kernel
             out[number] = kernel / kernel.sum(0)  # squaring lets rounding in the column sums grow
+    return out
+
+
+def inverse(rates_SS: Tensor, delta_U: Tensor, end_S: Tensor, rounding: float) -> Tensor:
+    """exp(−ΔQ) for every Δ ≥ 0 as far as laws known to a relative ``rounding`` say anything, [U, S, S], float64.
+
+    exp(−ΔQ) itself where no mode of the chain can be lost. Beyond, by the truncated singular value decomposition of
+    exp(ΔQ) − π1ᵀ, which acts on what differs from the end law π (Hansen 1987, "The truncated SVD as a method for
+    regularization"): what has died to less than √``rounding`` stays at the end law, so that no error grows beyond
+    √``rounding``. Finite at any Δ, and sums are kept. On a star of 257 states exp(−ΔQ) is e^257 at Δ = 1.
+    """
+    least = math.sqrt(rounding)
+    fastest = float((-rates_SS.diagonal()).max())
+    near_U = 2 * fastest * delta_U < -math.log(least)
+    out = exponential(rates_SS, -delta_U.where(near_U, 0.0))
+    end_SS = end_S[:, None].expand_as(rates_SS)
+    scale_S = end_S.clamp_min(least**2).sqrt()  # in these units the modes of a reversible chain are orthogonal
+    apart_SS = torch.eye(len(rates_SS), dtype=rates_SS.dtype, device=rates_SS.device) - end_SS
+    for number in (~near_U).nonzero().flatten().tolist():
+        (kernel_SS,) = exponential(rates_SS, delta_U[number : number + 1])
+        apart = (kernel_SS - end_SS) * scale_S / scale_S[:, None]
+        back_SS = torch.linalg.pinv(apart, atol=least, rtol=0.0) * scale_S[:, None] / scale_S
+        out[number] = end_SS + apart_SS @ back_SS @ apart_SS
     return out
 
 

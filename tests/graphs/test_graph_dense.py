@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from graphs import dense
 from graphs.base import Graph
 from graphs.contract import CHECKS
 from graphs.dense import Banded, Dense, RateMatrix, Ring
-from graphs.rates import exponential, generator, inverse_cdf, stationary
+from graphs.rates import exponential, generator, inverse, inverse_cdf, stationary
 from tests import oracle
 from workbench.core.errors import WorkbenchError
 
@@ -145,3 +147,58 @@ def test_inverse_cdf_never_lands_on_nothing() -> None:
     law = torch.tensor([[0.0, 0.3, 0.0, 0.7, 0.0]], dtype=torch.float64)
     for u, state in ((0.0, 1), (0.3 - 1e-12, 1), (0.3 + 1e-12, 3), (1 - 2.0**-53, 3)):
         assert int(inverse_cdf(law, torch.tensor([u], dtype=torch.float64))) == state
+
+
+def star(vocab: int) -> RateMatrix:
+    """A hub that all others step to, and that steps to all others: its fastest mode dies like e^(−vocab σ)."""
+    rates = np.zeros((vocab, vocab))
+    rates[1:, 0] = rates[0, 1:] = 1.0
+    return RateMatrix(vocab, generator(rates))
+
+
+def worst_step(graph: RateMatrix, levels: list[float]) -> float:
+    """How far the analytic step at the exact score is from Bayes' law over a walk's steps."""
+    states, worst = torch.arange(graph.states), 0.0
+    clean_1S = (torch.arange(graph.states, dtype=torch.float64) + 3).reciprocal()[None]
+    clean_1S = clean_1S / clean_1S.sum()
+    zero = torch.zeros(1, dtype=torch.float64)
+    for high, low in itertools.pairwise(levels):
+        t_R, s_R = (torch.full((graph.states,), level, dtype=torch.float64) for level in (high, low))
+        law_S, before_S = (graph.push(clean_1S, zero, level_R[:1])[0] for level_R in (t_R, s_R))
+        bayes_RS = graph.kernel_into(states, s_R, t_R) * before_S
+        found_RS = graph.reverse_from_score((law_S / law_S[:, None]).log(), states, t_R, s_R)
+        worst = max(worst, float((found_RS - bayes_RS / bayes_RS.sum(-1, keepdim=True)).abs().max()))
+    return worst
+
+
+def test_the_analytic_step_survives_a_fast_chain() -> None:
+    levels = (1e-4 * (2e5 ** torch.linspace(1, 0, 17, dtype=torch.float64))).tolist()  # 16 steps from σ = 20
+    assert worst_step(star(5), levels) < 1e-6
+    assert worst_step(star(33), levels) < 1e-6
+    assert worst_step(star(257), [20.0, 9.3, 4.3]) < 1e-6  # exp(−ΔQ) itself is past all numbers: e^2750
+
+
+def test_the_inverse_kernel_is_exact_where_it_can_be_and_keeps_sums() -> None:
+    graph = star(6)
+    deltas = torch.tensor([0.0, 0.3, 1.0, 40.0], dtype=torch.float64)
+    back = inverse(graph.rates, deltas, graph.end_law, 2e-16)
+    np.testing.assert_allclose(back[1].numpy(), torch.linalg.matrix_exp(-0.3 * graph.rates).numpy(), rtol=1e-12)
+    np.testing.assert_allclose(back.sum(1).numpy(), 1.0, atol=1e-6)
+    np.testing.assert_allclose(back[3].numpy(), graph.end_law[:, None].expand(6, 6).numpy(), atol=1e-6)
+
+
+def test_the_contract_tells_rounding_that_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The inverse as it was, exp(−ΔQ) by any exact algorithm, breaks the contract at five tokens already."""
+
+    def naive(rates: torch.Tensor, deltas: torch.Tensor, *_: object) -> torch.Tensor:
+        return torch.linalg.matrix_exp(-deltas[:, None, None] * rates)
+
+    class Star(RateMatrix):
+        """A hub."""
+
+        def __init__(self, vocab: int) -> None:
+            super().__init__(vocab, star(vocab).rates.numpy())
+
+    assert CHECKS["graph"](Star) == []
+    monkeypatch.setattr(dense, "inverse", naive)
+    assert any("coarse steps" in problem for problem in CHECKS["graph"](Star))

@@ -25,6 +25,7 @@ from workbench.metrics.judged import ContinuationNats, JudgePerplexity
 from workbench.metrics.mauve import ContinuationMauve, Mauve, states
 from workbench.metrics.statistics import Estimate
 from workbench.metrics.value import Units, Value
+from workbench.metrics.written import ContinuationDiversity
 
 
 def test_both_perplexities_by_hand() -> None:
@@ -135,3 +136,36 @@ def test_families_equivalence_and_power() -> None:
     assert smallest_detectable(1.0, 10) == pytest.approx(due, rel=0.01)
     with pytest.raises(WorkbenchError, match="margin above 0"):
         equivalence(Estimate(0.0, 0.1), 0.0)
+
+
+def test_intervals_of_continuations_take_prompts_as_units_and_those_of_samples_texts() -> None:
+    """A prompt drawn three times alike says no more than one drawn once; a text drawn three times would."""
+    one = example_evidence().continuations["k1"]
+    first = one.drawn.tokens_NL[:: one.each], one.drawn_rest[:: one.each]
+
+    def drawn(each: int) -> Evidence:
+        rest = [text for text in first[1] for _ in range(each)]
+        same = replace(
+            one, each=each, drawn=Drawn(np.repeat(first[0], each, 0), rest), drawn_rest=rest
+        )
+        return Evidence(continuations={"k1": same}, judge=ByLetter())
+
+    for metric in (ContinuationNats(), ContinuationDiversity()):
+        for once, thrice in zip(metric(drawn(1)), metric(drawn(3)), strict=True):
+            assert once.n == thrice.n == 4
+            assert thrice.value == pytest.approx(once.value)
+            # ties of so few units move BCa's levels a little; texts as units would be narrower by the root of 3
+            assert thrice.high - thrice.low >= 0.85 * (once.high - once.low)
+    tokens, texts = np.zeros((4, 3), np.int64), ["aab", "the people", "of it", "zzz"]
+    alone, copied = (
+        JudgePerplexity()(
+            Evidence(
+                samples=Drawn(np.repeat(tokens, k, 0), np.repeat(texts, k).tolist()),
+                real=Texts(tokens, texts),
+                judge=ByLetter(),
+            )
+        )[0]
+        for k in (1, 3)
+    )
+    assert (alone.n, copied.n) == (4, 12)
+    assert copied.high - copied.low < alone.high - alone.low
