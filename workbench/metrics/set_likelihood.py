@@ -67,9 +67,7 @@ class SetLikelihood(Metric):
         yield self._value(per_byte, one, held, held.bytes_B, 1 / math.log(2), "bits/byte", PER_BYTE)
         yield logs
 
-    def _value(
-        self, name: str, one: OnSet, held: HeldOut, below_B: Ids, scale: float, unit: str, note: str
-    ) -> Value:
+    def _value(self, name: str, one: OnSet, held: HeldOut, below_B: Ids, scale: float, unit: str, note: str) -> Value:
         above_U, below_U = unit_sums(held, below_B, scale)
         found: Estimate = ratio(above_U, below_U)
         assert one.counted_B is not None

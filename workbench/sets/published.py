@@ -122,9 +122,7 @@ class WikiText(Published):
         """Articles: each begins at a heading of the first order between two empty lines."""
         lines = [row.removesuffix("\n") for row in rows]
         around = [True, *(not line.strip() for line in lines), True]
-        opens = [
-            bool(HEADING.fullmatch(line)) and around[i] and around[i + 2] for i, line in enumerate(lines)
-        ]
+        opens = [bool(HEADING.fullmatch(line)) and around[i] and around[i + 2] for i, line in enumerate(lines)]
         return np.cumsum(opens)
 
     def remarks(self, rows: Sequence[str]) -> list[str]:
