@@ -57,12 +57,19 @@ class RowFunction(Protocol):
 
 
 class CompiledRows:
-    """A row function whose chunk pass goes through torch.compile: one graph for whole chunks, one for the last."""
+    """A row function whose chunk pass goes through torch.compile: one graph for whole chunks, one for the last.
 
-    def __init__(self, function: RowFunction) -> None:
-        """``function``: the row function to compile."""
+    On a CPU, where rows are padded to few more, one graph is made for any number of them.
+    """
+
+    def __init__(
+        self, function: RowFunction, device: torch.device | str = "cuda", backend: str = "inductor"
+    ) -> None:
+        """``function``: the row function to compile, for chunks on ``device``."""
         self.values, self.plan = function.values, getattr(function, "plan", None)
-        self.values_and_grad = torch.compile(function.values_and_grad, dynamic=False)
+        self.values_and_grad = torch.compile(
+            function.values_and_grad, dynamic=torch.device(device).type == "cpu", backend=backend
+        )
 
 
 def head_rows(head: nn.Linear, h_RD: Tensor) -> Tensor:
