@@ -158,6 +158,19 @@ def test_a_kernel_with_other_figures_is_never_taken(kernel, monkeypatch):
     assert found.triton is None and "figures are not" in found.against()
 
 
+def test_a_kernel_that_fails_stops_nothing(kernel, monkeypatch, tmp_path):
+    def broken(plan, out, weight, low):
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(row_passes, "by_triton", broken)
+    due = loss()
+    (found,) = row_passes.MEASURED.values()
+    assert "RuntimeError: no room" in found.against()
+    assert json.loads((tmp_path / "kernels" / "row_passes.json").read_text()) == {}  # tried again next time
+    monkeypatch.setattr(row_passes, "triton_available", lambda device, **where: "not here")
+    assert all(torch.equal(a, b) for a, b in zip(loss(), due, strict=True))
+
+
 def test_nothing_is_asked_of_a_plan_where_triton_is_absent(monkeypatch):
     monkeypatch.setattr(row_passes, "triton_available", lambda device, **where: "not here")
     monkeypatch.setattr(DenoisingRows, "plan", lambda *words: pytest.fail("asked"))

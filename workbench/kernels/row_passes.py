@@ -121,15 +121,16 @@ def _installed() -> bool:
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of the torch form and of the kernel on a chunk; None where the kernel's figures are not close."""
+    """Seconds of the torch form and of the kernel on a chunk; None where the kernel cannot be taken, and ``why``."""
 
     torch: float
     triton: float | None
+    why: str = ""
 
     def in_words(self) -> str:
         """Both, in milliseconds."""
         if self.triton is None:
-            return "its figures are not those of the torch form"
+            return self.why
         return f"{1e3 * self.triton:.3g} ms a chunk, the torch form {1e3 * self.torch:.3g} ms"
 
     def against(self) -> str | None:
@@ -215,18 +216,28 @@ def kernel_for(
 def measure(
     plan: Plan, function: Callable[[Tensor, Tensor], Result], out_RS: Tensor, weight_R: Tensor, low: torch.dtype
 ) -> Measured:
-    """Both forms on copies of a chunk: compared, then timed."""
+    """Both forms on copies of a chunk: compared, then timed. A kernel that fails is one that is not taken."""
+    try:
+        return _measured(plan, function, out_RS, weight_R, low)
+    except Exception as error:  # whatever a compiler or a GPU without room may say, training goes on without it
+        return Measured(0.0, None, f"it fails here ({type(error).__name__}: {error!s:.200})")
+
+
+def _measured(
+    plan: Plan, function: Callable[[Tensor, Tensor], Result], out_RS: Tensor, weight_R: Tensor, low: torch.dtype
+) -> Measured:
     due = function(out_RS.clone(), weight_R)
     got = by_triton(plan, out_RS.clone(), weight_R, low)
     for a, b in zip(got, due, strict=True):
         near = CLOSE * (1.0 + float(b.float().abs().max())) if b.numel() else 0.0
         if b.numel() and not float((a.float() - b.float()).abs().max()) <= near:  # not a number is not near
-            return Measured(0.0, None)
+            return Measured(0.0, None, "its figures are not those of the torch form")
     forms: tuple[Callable[[Tensor], Result], ...] = (
         lambda out: function(out, weight_R),
         lambda out: by_triton(plan, out, weight_R, low),
     )
-    return Measured(*(min(_seconds(form, out_RS) for _ in range(TRIED)) for form in forms))
+    own, kernel = (min(_seconds(form, out_RS) for _ in range(TRIED)) for form in forms)
+    return Measured(own, kernel)
 
 
 def keep() -> None:
@@ -234,7 +245,8 @@ def keep() -> None:
     file = place()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, {name: vars(one) for name, one in MEASURED.items()})
+        # what failed is tried again by the next session: a package or the room on the GPU may have changed
+        write_json(file, {name: vars(one) for name, one in MEASURED.items() if one.triton is not None})
     except OSError:
         return
 
