@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graphs.base import Graph, expand_rows, gather_own
+from graphs.base import EntropyRows, Graph, expand_rows, gather_own
 
 
 @Graph.register("absorbing")
@@ -97,6 +97,14 @@ class Absorbing(Graph):
         grad_RS.scatter_add_(-1, x0_R.unsqueeze(-1), pull_R1)
         live_R = self.live(x_R)
         return nats_R, grad_RS if _all(live_R) else grad_RS.masked_fill_(~live_R.unsqueeze(-1), 0.0)
+
+    def entropy_rows(self, x_R: Tensor, x0_R: Tensor, sigma_R: Tensor) -> EntropyRows:
+        """s_y, less 1/e at x0, on masked rows."""
+        live_R = self.live(x_R)
+        pull_R = (1.0 / torch.expm1(sigma_R)).masked_fill(~live_R, 0.0)
+        nothing_R = torch.zeros_like(pull_R)
+        nats = lambda sums_R, logs_R, own_R, mask_R: self._nats(sums_R, own_R, x_R, sigma_R)  # noqa: E731
+        return EntropyRows(live_R.to(pull_R.dtype), nothing_R, pull_R, nothing_R, nats)
 
     def _nats(self, sums_R: Tensor, own_R: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:
         """The loss of rows from Σ_y s_y and log s_x0; rows that are not live may hold anything (inf, nan)."""

@@ -10,7 +10,8 @@ construction: Lou, Meng & Ermon 2024 (SEDD), §2–3.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +19,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workbench.core.part import Part
+
+
+@dataclass(frozen=True)
+class EntropyRows:
+    """Score entropy of rows as few numbers a row, for kernels that pass over the states once.
+
+    d nats / d log s_y = ``scale`` · s_y − ``common``, with ``target`` for ``common`` at x_0, ``mask`` at the mask,
+    and 0 at x. ``nats(sums, logs, own, mask_log)`` of Σ_{y≠x} s_y, Σ over tokens y ≠ x of log s_y, log s at x_0 and at
+    the mask (each 0 where that is x). All [R].
+    """
+
+    scale_R: Tensor
+    common_R: Tensor
+    target_R: Tensor
+    mask_R: Tensor
+    nats: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class Graph(Part, ABC, kind="graph", supplied=("vocab",)):
@@ -104,6 +121,10 @@ class Graph(Part, ABC, kind="graph", supplied=("vocab",)):
             nats_R = self.score_entropy(log_score_RS, x_R, x0_R, sigma_R)
             (grad_RS,) = torch.autograd.grad(nats_R.sum(), log_score_RS)
         return nats_R.detach(), grad_RS
+
+    def entropy_rows(self, x_R: Tensor, x0_R: Tensor, sigma_R: Tensor) -> EntropyRows | None:
+        """``score_entropy_grad`` as numbers of rows; None where a graph has no such form."""
+        return None
 
     def log_ratio(self, x_R: Tensor, x0_R: Tensor, sigma_R: Tensor) -> Tensor:
         """log r_y = log p(y|x0)/p(x|x0) at σ, [R, S] in σ's type: the score of one known token; own entry 0.

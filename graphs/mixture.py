@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from graphs.base import Graph, expand_rows, gather_own
+from graphs.base import EntropyRows, Graph, expand_rows, gather_own
 from workbench.core.bounds import Fraction
 
 
@@ -110,6 +110,16 @@ class Mixture(Graph):
         grad_RS.scatter_add_(-1, x0_R1, (other_R - own_R).unsqueeze(-1))
         grad_RS.mul_(self.pace(x_R, sigma_R).to(grad_RS.dtype).unsqueeze(-1))
         return nats_R, grad_RS.scatter_(-1, x_R1, 0.0)
+
+    def entropy_rows(self, x_R: Tensor, x0_R: Tensor, sigma_R: Tensor) -> EntropyRows:
+        """The rate into x times (s_y − r_y)."""
+        pace_R = self.pace(x_R, sigma_R)
+        own_R, other_R, mask_R = (pace_R * ratio_R for ratio_R in self._ratios(x_R, x0_R, sigma_R))
+
+        def nats(sums_R: Tensor, logs_R: Tensor, own_log_R: Tensor, mask_log_R: Tensor) -> Tensor:
+            return self._nats(sums_R, own_log_R, mask_log_R, logs_R, x_R, x0_R, sigma_R)
+
+        return EntropyRows(pace_R, other_R, own_R, mask_R, nats)
 
     def pace(self, x_R: Tensor, sigma_R: Tensor) -> Tensor:
         """Rate into x from any other state, [R]."""

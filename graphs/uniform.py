@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from graphs.base import Graph, expand_rows, gather_own
+from graphs.base import EntropyRows, Graph, expand_rows, gather_own
 
 
 @Graph.register("uniform")
@@ -110,6 +110,14 @@ class Uniform(Graph):
         # 1/ρ = 1 + N/e: the 1 is in the common term
         grad_RS.scatter_add_(-1, x0_R.unsqueeze(-1), (-1.0 / e_R).to(grad_RS.dtype).unsqueeze(-1))
         return nats_R, grad_RS.scatter_(-1, x_R.unsqueeze(-1), 0.0)
+
+    def entropy_rows(self, x_R: Tensor, x0_R: Tensor, sigma_R: Tensor) -> EntropyRows:
+        """(s_y − r_y)/N: r is one number but at x0."""
+        e_R = torch.expm1(sigma_R)
+        common_R = torch.where(x_R == x0_R, e_R / (e_R + self.vocab), 1.0) / self.vocab
+        scale_R = torch.full_like(common_R, 1.0 / self.vocab)
+        nats = lambda sums_R, logs_R, own_R, mask_R: self._nats(sums_R, logs_R, own_R, x_R, x0_R, sigma_R)  # noqa: E731
+        return EntropyRows(scale_R, common_R, common_R + 1.0 / e_R, common_R, nats)
 
     def _nats(
         self, sums_R: Tensor, log_sums_R: Tensor, own_R: Tensor, x_R: Tensor, x0_R: Tensor, sigma_R: Tensor

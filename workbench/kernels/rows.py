@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from workbench.kernels.precision import full_precision, relaxed_products
 from workbench.kernels.products import linear
+from workbench.kernels.row_passes import kernel_for, plan_for
 
 CPU_CHUNK_BYTES = 24 << 20
 """Bytes of one chunk × vocabulary buffer on a CPU. Smaller ones stay in the cache, but each adds to the gradient of
@@ -56,12 +57,19 @@ class RowFunction(Protocol):
 
 
 class CompiledRows:
-    """A row function whose chunk pass goes through torch.compile: one graph for whole chunks, one for the last."""
+    """A row function whose chunk pass goes through torch.compile: one graph for whole chunks, one for the last.
 
-    def __init__(self, function: RowFunction) -> None:
-        """``function``: the row function to compile."""
-        self.values = function.values
-        self.values_and_grad = torch.compile(function.values_and_grad, dynamic=False)
+    On a CPU, where rows are padded to few more, one graph is made for any number of them.
+    """
+
+    def __init__(
+        self, function: RowFunction, device: torch.device | str = "cuda", backend: str = "inductor"
+    ) -> None:
+        """``function``: the row function to compile, for chunks on ``device``."""
+        self.values, self.plan = function.values, getattr(function, "plan", None)
+        self.values_and_grad = torch.compile(
+            function.values_and_grad, dynamic=torch.device(device).type == "cpu", backend=backend
+        )
 
 
 def head_rows(head: nn.Linear, h_RD: Tensor) -> Tensor:
@@ -141,11 +149,7 @@ class _FusedRows(torch.autograd.Function):
                 if not wants_grad:
                     nats, aux = function.values(out_RS, rows)
                 else:
-                    nats, aux, grad_RS = function.values_and_grad(out_RS, rows)
-                    grad_RS.mul_(weight_R[piece].to(grad_RS.dtype).unsqueeze(-1))
-                    if grad_b is not None:
-                        grad_b += grad_RS.sum(0)
-                    grad_low = grad_RS.to(low)
+                    nats, aux, grad_low = _gradient(function, out_RS, rows, weight_R[piece], low, grad_b)
                     if grad_h is not None:
                         grad_h[piece] = grad_low @ weight_low
                     if grad_w is not None:
@@ -167,6 +171,33 @@ class _FusedRows(torch.autograd.Function):
             if grad is not None:
                 grad.mul_(grad_total.to(grad.dtype))
         return (*grads, None, None, None, None)
+
+
+def _gradient(
+    function: RowFunction,
+    out_RS: Tensor,
+    context: dict[str, Tensor],
+    weight_R: Tensor,
+    low: torch.dtype,
+    grad_b: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(nats_R, aux_RK, weighted gradient in the type ``low``) of a chunk; its sum over rows is added to ``grad_b``."""
+
+    def own(out_RS: Tensor, weight_R: Tensor, sums: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        nats, aux, grad_RS = function.values_and_grad(out_RS, context)
+        grad_RS.mul_(weight_R.to(grad_RS.dtype).unsqueeze(-1))
+        if sums is not None:
+            sums += grad_RS.sum(0)
+        return nats, aux, grad_RS.to(low)
+
+    plan = plan_for(function, context, out_RS)
+    kernel = None if plan is None else kernel_for(plan, own, out_RS, weight_R, low)
+    if kernel is None:
+        return own(out_RS, weight_R, grad_b)
+    nats, aux, grad_low = kernel(plan, out_RS, weight_R, low)
+    if grad_b is not None:
+        grad_b += grad_low.sum(0, dtype=grad_b.dtype)
+    return nats, aux, grad_low
 
 
 def _low_dtype(h_RD: Tensor, weight: Tensor) -> torch.dtype:

@@ -210,7 +210,7 @@ class Process(Part, ABC, kind="process", supplied=("vocab", "eos", "length")):
 
     def compile_chunks(self) -> None:
         """Compile what is done with a chunk (never the gather of its rows, whose number varies)."""
-        self.rows = CompiledRows(self.rows)
+        self.rows = CompiledRows(self.rows, self.device)
 
     @abstractmethod
     def prepare(

@@ -10,7 +10,7 @@ from torch import Tensor
 from graphs.base import Graph, gather_own
 from graphs.mixture import Mixture
 from graphs.uniform import Uniform
-from workbench.processes.objectives import Context, Objective
+from workbench.processes.objectives import Context, Objective, mask_scale
 
 
 @Objective.register("denoising_ce")
@@ -31,6 +31,10 @@ class DenoisingCrossEntropy(Objective):
         nats_R = -(gather_own(log_score_RS, context["target"]) + e_R.log()) / e_R
         nats_R = nats_R.masked_fill(~graph.live(context["x"]), 0.0)
         return nats_R, nats_R.new_zeros(nats_R.shape[0], 0)
+
+    def law_scale(self, graph: Graph, context: Context) -> Tensor | None:
+        """1/(e^σ − 1) on live rows."""
+        return mask_scale(graph, context)
 
     def rows_and_grad(self, log_score_RS: Tensor, graph: Graph, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         """The same and −1/e at the clean token; the readout's norm spreads it over the row."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from graphs.base import Graph, gather_own
 from workbench.core.errors import Problem
 from workbench.core.part import Part
+from workbench.kernels.row_passes import ExpPlan, Plan, SoftmaxPlan
 from workbench.processes.fits import needs_graph, needs_masks_only
 from workbench.processes.readouts import Readout
 
@@ -53,6 +54,10 @@ class Objective(Part, ABC, kind="objective"):
                 f"{readout.part.type_name!r} does not. Readouts that fit: {', '.join(fitting) or 'none yet'}.",
             )
 
+    def law_scale(self, graph: Graph, context: Context) -> Tensor | None:
+        """c, [R], where the nats of a *normalised* law of the clean token are c · (−log p(x_0)); None elsewhere."""
+        return None
+
     @abstractmethod
     def rows(self, log_score_RS: Tensor, graph: Graph, context: Context) -> tuple[Tensor, Tensor]:
         """(nats_R, aux_RK), differentiable in ``log_score_RS``."""
@@ -93,6 +98,10 @@ class ScoreEntropy(Objective):
         nats, grad = graph.score_entropy_grad(log_score_RS, context["x"], context["target"], context["sigma"])
         return nats, self._slack(nats, own, graph, context), grad
 
+    def law_scale(self, graph: Graph, context: Context) -> Tensor | None:
+        """1/(e^σ − 1) on live rows, where only masks move: the slack of a normalised law is 0."""
+        return mask_scale(graph, context)
+
     @staticmethod
     def _slack(nats_R: Tensor, log_score_own_R: Tensor, graph: Graph, context: Context) -> Tensor:
         """Z − 1 − ln Z without a second pass over the vocabulary: Σ s is read back from the nats.
@@ -105,6 +114,13 @@ class ScoreEntropy(Objective):
         total = nats_R * scale + log_score_own_R + scale.log() + 1
         slack = (total - 1 - total.clamp_min(1e-30).log()).clamp_min(0)
         return torch.where(graph.live(context["x"]), slack, torch.zeros_like(slack)).unsqueeze(-1)
+
+
+def mask_scale(graph: Graph, context: Context) -> Tensor | None:
+    """1/(e^σ − 1) on live rows and 0 elsewhere, [R], on a graph where only masks move; None on others."""
+    if not graph.blind:
+        return None
+    return (1.0 / torch.expm1(context["sigma"])).masked_fill(~graph.live(context["x"]), 0.0)
 
 
 class DenoisingRows:
@@ -132,6 +148,27 @@ class DenoisingRows:
         (grad,) = torch.autograd.grad(log_score, leaf, upstream)
         return nats, aux, grad
 
+    def plan(self, context: Context) -> Plan | None:
+        """The same as numbers of rows, for a kernel of one or two passes; None where there is no such form."""
+        x_R, target_R, sigma_R = context["x"], context["target"], context["sigma"]
+        graph, vocab = self.graph, self.graph.vocab
+        if self.readout.normalised:
+            scale_R = self.objective.law_scale(graph, context)
+            if scale_R is None:
+                return None
+            none_R0 = scale_R.new_zeros(len(scale_R), len(self.objective.aux))  # a law has no slack
+            return SoftmaxPlan(target_R, scale_R, vocab, lambda nats_R: none_R0)
+        shift_R = self.readout.shift(sigma_R) if self.readout.affine and type(self.objective) is ScoreEntropy else None
+        found = None if shift_R is None else graph.entropy_rows(x_R, target_R, sigma_R)
+        if shift_R is None or found is None:
+            return None
+        return ExpPlan(
+            x_R, target_R, shift_R, found.scale_R, found.common_R, found.target_R, found.mask_R,
+            mask=vocab if graph.mask else -1,
+            nats=found.nats,
+            aux=lambda nats_R, own_R: ScoreEntropy._slack(nats_R, own_R, graph, context),
+        )  # fmt: skip
+
 
 class NextTokenRows:
     """Cross-entropy of the next token as a row function: −log softmax(out)[target]."""
@@ -151,3 +188,9 @@ class NextTokenRows:
         nats = (total.log() + top - own).squeeze(-1)
         grad.div_(total).scatter_add_(-1, target, torch.full_like(own, -1.0))
         return nats, nats.new_zeros(nats.shape[0], 0), grad
+
+    def plan(self, context: Context) -> Plan:
+        """Softmax rows of scale 1."""
+        target_R = context["target"]
+        ones_R = torch.ones(len(target_R), dtype=torch.float32, device=target_R.device)
+        return SoftmaxPlan(target_R, ones_R, 0, lambda nats_R: nats_R.new_zeros(len(nats_R), 0))

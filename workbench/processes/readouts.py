@@ -45,6 +45,10 @@ class Readout(Part, ABC, kind="readout", supplied=("vocab",)):
         """What ``total`` adds to the log-sum of a row's outputs, [R] float64; None where it is not such a sum."""
         return None
 
+    def shift(self, sigma_R: Tensor) -> Tensor | None:
+        """What an affine readout adds to a row's outputs, [R]; None where it is no number."""
+        return None
+
     @abstractmethod
     def log_score(self, out_RS: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:
         """Log-scores [R, S]; an affine readout may work in place when no gradient is recorded."""
@@ -100,6 +104,10 @@ class Scaled(Readout):
         """−log(e^σ − 1) − log V."""
         return self._shift(sigma_R.double())
 
+    def shift(self, sigma_R: Tensor) -> Tensor:
+        """−log(e^σ − 1) − log V, in σ's type."""
+        return self._shift(sigma_R)
+
     def _shift(self, sigma_R: Tensor) -> Tensor:
         return -torch.expm1(sigma_R).log() - self.log_vocab
 
@@ -122,6 +130,10 @@ class Plain(Readout):
     def log_score(self, out_RS: Tensor, x_R: Tensor, sigma_R: Tensor) -> Tensor:
         """Log-scores [R, S]."""
         return _own_zero(_add(out_RS, None), x_R)
+
+    def shift(self, sigma_R: Tensor) -> Tensor:
+        """0."""
+        return torch.zeros_like(sigma_R)
 
 
 class CleanLaw(Readout):

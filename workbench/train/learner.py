@@ -86,6 +86,12 @@ class Learner:
         self.ema.load(found.tensors.get("ema", {}), found.state["ema_updates"])
 
 
+def compiled_graphs() -> int:
+    """How many graphs torch.compile has made in this process: where it still grows after the first updates, something
+    is compiled again and again (a shape that varies), which takes seconds each time."""
+    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
+
 def compile_blocks(net: nn.Module) -> None:
     """Compile each block of a backbone that has ``blocks``, in place: one graph serves all that are alike."""
     for block in blocks_of(net):

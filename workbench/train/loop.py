@@ -20,7 +20,7 @@ from workbench.train.base import Evaluator, Folder, Outcome, Windows
 from workbench.train.checkpoint import Checkpoints
 from workbench.train.evaluating import Evaluations
 from workbench.train.interrupt import Interrupted, Interrupts
-from workbench.train.learner import Learner, compile_blocks
+from workbench.train.learner import Learner, compile_blocks, compiled_graphs
 from workbench.train.log import Log, NoLog
 from workbench.train.machine import Machine, memory_mb
 from workbench.train.nonfinite import NonFinite, report
@@ -222,6 +222,8 @@ class Trainer:
         values["train/memory_mb"] = memory_mb(self.device)
         if self.skipped:
             values["train/skipped_updates"] = len(self.skipped)
+        if self.settings.compile:
+            values["train/compiled_graphs"] = compiled_graphs()
         self._start_watch()
         self.log.write(self.step, self.seconds, self.tokens, values, reading.buckets)
         self._mark("training")

@@ -30,7 +30,8 @@ class Train(Section):
         clip: largest norm of the gradient; 0 for no clipping.
         ema: decay of the averaged weights, which are what is evaluated and sampled; 0 for none.
         precision: type of the network's products; auto is bf16 on CUDA and on CPUs made for it, else fp32.
-        compile: compile each block of the backbone with torch.compile; the first step then takes 10–60 s.
+        compile: compile each block of the backbone with torch.compile; the first step then takes 10–60 s. The log
+            counts the graphs: more after the first updates are compiled again.
         device: auto, cpu, cuda, cuda:1, …
         threads: CPU threads; 0 for as many as torch chooses.
         prefetch: batches prepared ahead by a thread; 0 for none. The batches are the same.
