@@ -9,12 +9,13 @@ renamed; reading checks every hash and falls back to the newest checkpoint that 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,14 @@ FOLDER = re.compile(r"step-(\d+)")
 
 class CheckpointError(WorkbenchError):
     """A checkpoint that is missing, damaged, or of another recipe or network."""
+
+
+class Unreadable(CheckpointError):
+    """The machine will not read a checkpoint now (rights, open files): that says nothing about what it holds."""
+
+
+DAMAGE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""What the system says of a checkpoint that has lost a file, beside an error of the disk itself."""
 
 
 @dataclass(frozen=True)
@@ -143,18 +152,21 @@ class Checkpoints:
 
         Raises:
             CheckpointError: it is of another recipe, or there are checkpoints but every one is damaged.
+            Unreadable: it cannot be read now; it stays where it is.
         """
         steps = self.steps()
         for step in reversed(steps):
             try:
                 found = read(self.path(step), roles)
+            except Unreadable:
+                raise
             except CheckpointError as error:
                 aside = set_aside(self.path(step))
                 self.damaged.append(f"{error}; set aside as {aside.name}")
                 continue
-            if found.state["hash"] != self.digest:
+            if (theirs := found.state.get("hash")) != self.digest:
                 raise CheckpointError(
-                    f"{found.path} is of another recipe (hash {found.state['hash']}, here {self.digest}); "
+                    f"{found.path} is of another recipe (hash {theirs!r:.40}, here {self.digest}); "
                     "train in another run folder, or undo the change of the recipe"
                 )
             return found
@@ -180,12 +192,15 @@ def read(folder: Path, roles: Sequence[str]) -> Checkpoint:
 
     Raises:
         CheckpointError: a file is missing, torn or altered.
+        Unreadable: the machine will not read it now.
     """
     try:
         state = read_json(folder / STATE)
         written = state.pop("digest")
         if written != digest(state):
             raise CheckpointError(f"{folder / STATE} does not match its own hash")
+        if f"step-{state['step']:08d}" != folder.name:
+            raise CheckpointError(f"{folder / STATE} is of step {state['step']}, not of this one")
         tensors = {}
         for role in roles:
             file = folder / f"{role}.safetensors"
@@ -195,7 +210,14 @@ def read(folder: Path, roles: Sequence[str]) -> Checkpoint:
                 raise CheckpointError(f"{file} does not match its hash")
             # A copy: what load_file gives may still be a window on the file.
             tensors[role] = {name: t.clone() for name, t in load_file(file).items()}
+        if "model" in roles and "model" not in tensors:
+            raise CheckpointError(f"{folder} holds no weights")
     except (OSError, ValueError, KeyError, AttributeError, TypeError, SafetensorError) as error:
+        if isinstance(error, OSError) and not isinstance(error, DAMAGE) and error.errno != errno.EIO:
+            raise Unreadable(
+                f"{folder} cannot be read ({error}); nothing is wrong with it as far as one can tell: see to its "
+                "rights, or to what else the machine is short of, and repeat the command"
+            ) from error
         raise CheckpointError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
     return Checkpoint(folder, state, tensors)
 
@@ -221,6 +243,8 @@ def load_weights(net: nn.Module, folder: Path, ema: bool = True, which: str = "l
     for step in steps:
         try:
             found = read(folder / f"step-{step:08d}", ("model", "ema"))
+        except Unreadable:
+            raise
         except CheckpointError as error:
             problems.append(str(error))
             continue
@@ -228,6 +252,22 @@ def load_weights(net: nn.Module, folder: Path, ema: bool = True, which: str = "l
         return replace(found, passed=tuple(problems))
     reason = "".join(f"\n  {problem}" for problem in problems) or f" ({which!r} was asked for)"
     raise CheckpointError(f"no usable checkpoint in {folder}{reason}\ntrain the run, or train it again in a new folder")
+
+
+@contextlib.contextmanager
+def taking_up(found: Checkpoint) -> Iterator[None]:
+    """Code that reads a checkpoint's numbers: those that no trainer writes, though their hash is right, are told.
+
+    Raises:
+        CheckpointError: in place of what went wrong with them.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{found.path} holds what no training writes ({type(error).__name__}: {error}); remove that folder, and "
+            "training goes on from the checkpoint before it"
+        ) from error
 
 
 @torch.no_grad()

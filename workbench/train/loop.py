@@ -17,7 +17,7 @@ from workbench.core.errors import WorkbenchError
 from workbench.core.rng import Rng
 from workbench.processes.base import Noised, Process, Shell
 from workbench.train.base import Evaluator, Folder, Outcome, Windows
-from workbench.train.checkpoint import Checkpoints
+from workbench.train.checkpoint import Checkpoint, Checkpoints, taking_up
 from workbench.train.evaluating import Evaluations
 from workbench.train.interrupt import Interrupted, Interrupts
 from workbench.train.learner import Learner, compile_blocks
@@ -296,20 +296,25 @@ class Trainer:
             found = self.checkpoints.load_last()
         notes = [f"damaged: {text}" for text in self.checkpoints.damaged]
         if found is not None:
-            state = found.state
-            self.learner.restore(found)
-            self.process.recall(found.tensors.get("process", {}))
-            self.step, self.tokens, self.before = state["step"], state["tokens"], state["seconds"]
-            self.skipped, self.evaluations.best = list(state["skipped"]), state["best"]
-            notes.append(f"resumed after {self.step} updates from {found.path}")
-            notes += self.machine.go_on(state["machine"])
+            notes.append(f"resumed after {found.step} updates from {found.path}")
+            with taking_up(found):
+                notes += self._take_up(found)
         notes.append(str(self.machine))
         return notes
 
+    def _take_up(self, found: Checkpoint) -> list[str]:
+        """Go on from a checkpoint; where the machine differs from the one before."""
+        state = found.state
+        self.learner.restore(found)
+        self.process.recall(found.tensors.get("process", {}))
+        self.step, self.tokens, self.before = int(state["step"]), int(state["tokens"]), float(state["seconds"])
+        self.skipped = [int(step) for step in state["skipped"]]
+        self.evaluations.best = None if state["best"] is None else dict(state["best"])
+        return self.machine.go_on(state["machine"])
+
     def _open_log(self) -> Log | NoLog:
-        path = self.run.path
-        board = path / "tb" if self.settings.tensorboard else None
-        return Log(path / "log.jsonl", board, self.step) if self.parallel.lead else NoLog()
+        board = self.run.path / "tb" if self.settings.tensorboard else None
+        return Log(self.run.path / "log.jsonl", board, self.step) if self.parallel.lead else NoLog()
 
     def _mark(self, state: str, **facts: Any) -> None:
         if self.parallel.lead:
