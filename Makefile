@@ -23,8 +23,8 @@ bench: $(VENV)/.installed  ## ratios measured side by side; JSON under docs/resu
 	$(BIN)/python tests/benchmarks/sampling.py --out docs/results/sampling
 	$(BIN)/python tests/benchmarks/bound.py --out docs/results/bound
 
-soak: $(VENV)/.installed-test  ## 20 kills -9 at random moments of a training run
-	$(BIN)/python tests/soak.py --kills 20
+soak: $(VENV)/.installed-test  ## kills -9 and faults at random moments (full form: --kills 200)
+	$(BIN)/python tests/soak.py
 
 fuzz: $(VENV)/.installed-test  ## 14,400 damaged and hostile inputs: minutes
 	$(BIN)/python tests/fuzz.py

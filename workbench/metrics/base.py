@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from workbench.core.bounds import Count, Natural
 from workbench.core.errors import Problem, WorkbenchError
 from workbench.core.part import Part, Section
+from workbench.core.secrets import without_secrets
 from workbench.metrics.evidence import Continued, Cost, Drawn, Evidence, HeldOut, MissingEvidence, Texts
 from workbench.metrics.judge import Judge
 from workbench.metrics.solving import Solving
@@ -163,5 +164,6 @@ def measure(metrics: Iterable[Metric], evidence: Evidence) -> list[Value]:
             values += metric(evidence)
         except Exception as error:
             reason = str(error) if isinstance(error, WorkbenchError) else f"{type(error).__name__}: {error}"
+            reason = without_secrets(reason)
             values += [Value(name, None, better=metric.better, error=reason) for name in metric.columns()]
     return values

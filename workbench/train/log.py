@@ -17,8 +17,9 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,9 @@ class Log:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (open for the run's length)
-        self._board = _open_board(board, kept) if board else None
+        self._path, self._board = path, None
+        if board:
+            self._view(lambda: setattr(self, "_board", _open_board(board, kept)))
         self.last: dict[str, float] = {}
         for record in kept:
             self.last.update({name: value for name, value in record["values"].items() if value is not None})
@@ -95,19 +98,28 @@ class Log:
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         self.last.update({name: value for name, value in record["values"].items() if value is not None})
-        if self._board:
-            _show(self._board, record)
+        if board := self._board:
+            self._view(lambda: _show(board, record))
 
     def hparams(self, settings: Mapping[str, Any], step: int) -> None:
         """Add the run to TensorBoard's table of hyperparameters, with the last value of every figure."""
-        if self._board:
-            show_hparams(Path(self._board.log_dir), settings, self.last, step)
+        if board := self._board:
+            self._view(lambda: show_hparams(Path(board.log_dir), settings, self.last, step))
 
     def close(self) -> None:
         """Flush and close both."""
         self._file.close()
-        if self._board:
-            self._board.close()
+        if board := self._board:
+            self._view(board.close)
+
+    def _view(self, act: Callable[[], object]) -> None:
+        """Do something with TensorBoard, which is a view: where it fails it is left alone, and training goes on."""
+        try:
+            act()
+        except Exception as error:  # its writer is a thread of its own, which dies of anything
+            self._board = None
+            why = str(error) or type(error).__name__
+            print(f"TensorBoard is not written any more ({why}); all is in {self._path}", file=sys.stderr)
 
 
 class NoLog:
