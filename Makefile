@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # 2.13.0 is a CPU build of moderate size; where a torch is already installed it is kept.
 TORCH  ?= torch==2.13.0
 
-.PHONY: quickstart test lint docs tutorial bench soak install install-test clean
+.PHONY: quickstart test lint docs tutorial bench soak fuzz install install-test clean
 
 quickstart: $(VENV)/.installed  ## train a small SEDD and its GPT-2 baseline on real prose, print one table
 	$(BIN)/workbench quickstart
@@ -26,9 +26,12 @@ tutorial: $(VENV)/.installed  ## walk through docs/tutorial.md at full size, in 
 bench: $(VENV)/.installed  ## ratios measured side by side; JSON under docs/results
 	$(BIN)/workbench bench --out docs/results/bench
 
-soak: $(VENV)/.installed-test  ## 20 kills -9 at random moments of a training run, and 20 of a grid
-	$(BIN)/python tests/soak.py --kills 20
+soak: $(VENV)/.installed-test  ## kills -9 and faults at random moments (full form: --kills 200), and 20 kills of a grid
+	$(BIN)/python tests/soak.py
 	$(BIN)/python tests/soak_grid.py --kills 20
+
+fuzz: $(VENV)/.installed-test  ## 14,400 damaged and hostile inputs: minutes
+	$(BIN)/python tests/fuzz.py
 
 install: $(VENV)/.installed
 install-test: $(VENV)/.installed-test

@@ -1,17 +1,18 @@
-"""Kill a training run at random moments, again and again, and compare its end with a run left alone.
+"""Kill and hinder the workbench at random moments, again and again: nothing is lost, and the end is the same.
 
-``python tests/soak.py --kills 20 --seed 0`` prints a table, one row a kill, and the verdict. Signals alternate at
-random between SIGKILL (nothing can be saved) and SIGTERM (the step is finished and saved). Exit code 1 if a weight
-differs in any bit, or if a half-written checkpoint was taken for a whole one.
+``python tests/soak.py`` is the short form, ``--kills 200`` the full one, ``--seed`` draws other moments. Sessions of
+the command line train, pack, measure and sample a small project; each is killed (SIGKILL) by the clock or at the k-th
+change of a file, or meets a fault (disk, memory, signals, clocks, damaged files, a second writer). After each: no file
+under its final name is half written, no whole checkpoint is gone, and the session after goes on; in the end weights,
+tokens, figures and samples are those of a project that was left alone, bit for bit. Prints a table; exit code 1 where
+one of these does not hold.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
-import signal
-import subprocess
+import shutil
 import sys
 import tempfile
 import time
@@ -21,72 +22,127 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
 
-SETTINGS = {"steps": 2000, "delay": 0.004, "checkpoint_every": 5, "log_every": 7, "prefetch": 2, "muon": True}
+from tests.faults import project as projects  # noqa: E402
+from tests.faults.project import TRAIN, finals, half_written, run_of, whole_steps  # noqa: E402
+from tests.faults.scenes import scenes  # noqa: E402
+from tests.faults.sessions import Ended, Hindrance, killed, session  # noqa: E402
+from workbench.core import index  # noqa: E402
 
-
-def start(folder: Path, **changes: object) -> subprocess.Popen[bytes]:
-    """A training process on ``folder``."""
-    words = [sys.executable, "-m", "tests.train.toy", str(folder), json.dumps({**SETTINGS, **changes})]
-    return subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL)
-
-
-def reached(folder: Path) -> int:
-    """The newest checkpoint's step; 0 where there is none."""
-    return max((int(path.name[5:]) for path in folder.glob("*/ckpt/step-*[0-9]")), default=0)
+STAGES = ("packing", "training", "training", "a change of a file", "a change of a file", "evaluation", "sampling")
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    """All tensors of the newest checkpoint."""
-    newest = sorted(folder.glob("*/ckpt/step-*[0-9]"))[-1]
-    files = sorted(newest.glob("*.safetensors"))
-    return {f"{file.stem}/{name}": tensor for file in files for name, tensor in load_file(file).items()}
+class Soak:
+    """A project left alone, and others that are not."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        """Train the one that is left alone."""
+        self.folder, self.rng, self.out = folder, random.Random(seed), folder / "said"
+        self.rows = self.bad = self.ends = 0
+        straight = projects.make(folder / "straight")
+        done = session(TRAIN, straight, self.out)
+        if done.status:
+            raise SystemExit(f"the project that is left alone failed:\n{done.said}")
+        self.usual, self.truth = done.seconds, finals(straight, self.out)
+        self.text = straight
+        print(f"left alone: {self.truth['step']} updates, packed, trained and measured in {self.usual:.1f} s")
+        print(f"{'#':>4}  {'what':<34}{'after s':>8}{'status':>7}  {'whole steps':<14}verdict")
+
+    def row(self, what: str, ended: Ended | None, steps: set[int], wrong: str) -> None:
+        """A line of the table."""
+        self.rows += 1
+        self.bad += bool(wrong)
+        told = f"{ended.seconds:>8.2f}{ended.status:>7}" if ended else f"{'':>15}"
+        shown = ",".join(map(str, sorted(steps))) or "-"
+        print(f"{self.rows:>4}  {what:<34}{told}  {shown:<14}{wrong or 'whole'}", flush=True)
+
+    def fresh(self, name: str) -> Path:
+        """A project in which nothing was done."""
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+        return projects.make(self.folder / name)
+
+    def kill(self, project: Path) -> Path:
+        """One kill in a project; the project to go on with (a new one where this one has come to its end)."""
+        stage, before = self.rng.choice(STAGES), whole_steps(project)
+        run = run_of(project)
+        had = run is not None and run.results.is_file()
+        words = TRAIN
+        if run is not None and before and stage == "evaluation":
+            words = ["eval", str(run.path), "--cache", "cache"]
+        elif run is not None and before and stage == "sampling":
+            words = ["sample", str(run.path), "--count", "2"]
+        elif stage == "packing":
+            shutil.rmtree(project / "cache" / "tokens", ignore_errors=True)
+        if stage == "a change of a file":
+            hindrance = Hindrance(self.rng.randrange(1, 90), "kill")
+            ended = session(words, project, self.out, lambda: hindrance.install(project))
+        else:
+            ended = killed(words, project, self.out, self.rng, self.usual * (0.5 if words != TRAIN else 1.0))
+        after = whole_steps(project)
+        wrong = "; ".join(half_written(project))
+        if max(before, default=0) > max(after, default=0):
+            wrong += f" steps {sorted(before)} became {sorted(after)}"
+        if had and run is not None and not run.results.is_file():
+            wrong += " its figures are gone"
+        if not ended.in_words or ended.status not in (0, -9):
+            wrong += f" status {ended.status}: {ended.said[-300:]}"
+        self.row(f"kill in {stage}", ended, after, wrong)
+        if words == TRAIN and ended.status == 0:
+            self.compare(project, "end of a killed project")
+            return self.fresh("killed")
+        return project
+
+    def compare(self, project: Path, what: str) -> None:
+        """Finish a project and hold it against the one left alone."""
+        ended = session(TRAIN, project, self.out)
+        if ended.status:
+            self.row(what, ended, whole_steps(project), f"it does not go on: {ended.said[-400:]}")
+            return
+        found = finals(project, self.out)
+        differ = [name for name in self.truth if found[name] != self.truth[name]]
+        self.ends += not differ
+        self.row(what, ended, whole_steps(project), f"differs in {', '.join(differ)}" if differ else "")
+
+    def faults(self) -> None:
+        """Every scene, on a project half trained."""
+        half = self.fresh("half")
+        while not whole_steps(half) or run_of(half) is None:
+            killed([*TRAIN], half, self.out, random.Random(1), self.usual)
+        for scene in scenes(self.rng):
+            project = self.folder / "hindered"
+            shutil.rmtree(project, ignore_errors=True)
+            shutil.copytree(half, project)
+            before = whole_steps(project)
+            wrong = scene.act(project, self.out)
+            bent = "bit" in scene.name or "cut" in scene.name
+            if not bent and max(before) > max(whole_steps(project), default=0):
+                wrong += " a whole checkpoint is gone"
+            self.row(scene.name, None, whole_steps(project), wrong)
+            self.compare(project, "  and the next session")
 
 
-def soak(kills: int, seed: int, steps: int, folder: Path) -> bool:
-    """Run it; whether all is well."""
-    rng = random.Random(seed)
-    straight, soaked = folder / "straight", folder / "soaked"
+def main() -> int:
+    """Run, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--kills", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-faults", action="store_true", help="kills alone")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    index.import_parts()  # sessions are forked from here
     began = time.monotonic()
-    if start(straight, steps=steps, delay=0.0).wait():
-        raise SystemExit("the uninterrupted run failed")
-    print(f"uninterrupted: {steps} updates in {time.monotonic() - began:.1f} s")
-    print(f"{'kill':>4}  {'signal':<8}{'after s':>8}  {'from step':>9}  {'to step':>8}  {'drafts left':>11}")
-    done = 0
-    for kill in range(1, kills + 1):
-        before, child = reached(soaked), start(soaked, steps=steps)
-        number = rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
-        # Most kills fall into training; one in five anywhere, the start-up included.
-        if rng.random() < 0.8:
-            while child.poll() is None and reached(soaked) == before:
-                time.sleep(0.002)
-        moment = time.monotonic()
-        time.sleep(rng.random() * 0.6)
-        if child.poll() is not None:
-            print(f"{kill:>4}  the run has ended; choose more --steps for more kills")
-            break
-        child.send_signal(number)
-        child.wait()
-        done += 1
-        drafts = len(list(soaked.glob("*/ckpt/.draft-*")))
-        wait = time.monotonic() - moment
-        print(f"{kill:>4}  {number.name:<8}{wait:>8.2f}  {before:>9}  {reached(soaked):>8}  {drafts:>11}", flush=True)
-    if start(soaked, steps=steps, delay=0.0).wait():
-        raise SystemExit("the last session failed")
-    damaged = [path.name for path in soaked.glob("*/ckpt/*.damaged")]
-    one, two = weights(straight), weights(soaked)
-    differ = [name for name in one if not torch.equal(one[name], two[name])] + sorted(one.keys() ^ two.keys())
-    print(f"{done} kills, {time.monotonic() - began:.0f} s; step {reached(soaked)}; {len(one)} tensors, ", end="")
-    print(f"{len(differ)} differ{': ' + ', '.join(differ[:5]) if differ else ''}; {len(damaged)} damaged checkpoints")
-    return not differ and not damaged and done == kills
+    with tempfile.TemporaryDirectory() as place:
+        soak = Soak(Path(place), chosen.seed)
+        project = soak.fresh("killed")
+        for _ in range(chosen.kills):
+            project = soak.kill(project)
+        soak.compare(project, "end of a killed project")
+        if not chosen.no_faults:
+            soak.faults()
+        print(f"{chosen.kills} kills, {soak.rows} rows, {time.monotonic() - began:.0f} s; {soak.ends} ends, ", end="")
+        print(f"all to the last bit; {soak.bad} wrong" if not soak.bad else f"{soak.bad} wrong")
+    return 1 if soak.bad else 0
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=int(SETTINGS["steps"]))  # type: ignore[call-overload]
-    chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        sys.exit(0 if soak(chosen.kills, chosen.seed, chosen.steps, Path(place)) else 1)
+    sys.exit(main())

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from workbench.core.secrets import plain_without_secrets
+
 DIFF_BYTES = 200_000
 
 
@@ -20,13 +22,13 @@ def environment() -> dict[str, Any]:
     packages = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions() if d.metadata["Name"]}
     facts: dict[str, Any] = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": sys.argv,
+        "command": plain_without_secrets(sys.argv),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host": socket.gethostname(),
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
-        "git": source_state(Path(__file__).resolve().parent),
+        "git": plain_without_secrets(source_state(Path(__file__).resolve().parent)),
         "packages": dict(sorted(packages.items())),
     }
     if "torch" in sys.modules:  # reports make folders too, and need no torch

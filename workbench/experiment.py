@@ -31,6 +31,7 @@ from workbench.run import RunError, RunFolder
 from workbench.shards import forget
 from workbench.start import NOTE, note, parent_run, put
 from workbench.train.base import Evaluator
+from workbench.train.checkpoint import CheckpointError, Unreadable, read
 from workbench.train.loop import Trainer
 from workbench.train.machine import settle
 from workbench.train.parallel import Parallel, join, leave
@@ -75,7 +76,9 @@ def train(
     tell: Progress | None = None,
     quiet: bool = False,
 ) -> bool:
-    """Train a run to its end, from its last checkpoint where there is one; a finished run is left as it is.
+    """Train a run to its end, from its last whole checkpoint where there is one; a finished run is left as it is.
+
+    One that has lost the checkpoint of its last step, or whose is damaged, is trained there again.
 
     Under torchrun every process calls it; true in the one that goes on with evaluation.
 
@@ -86,7 +89,7 @@ def train(
     parallel = join()
     try:
         with run.locked() if parallel.lead else nullcontext():
-            if not run.finished:
+            if not (run.finished and stands(run)):
                 if resolved.hash != run.hash:
                     raise RunError(
                         f"{run.resolved} is not the recipe that this run was begun with (hash {resolved.hash}, then "
@@ -104,6 +107,21 @@ def train(
     finally:
         leave()
     return parallel.lead
+
+
+def stands(run: RunFolder) -> bool:
+    """Whether a trained run still has the weights of its last step, as they were written.
+
+    Raises:
+        CheckpointError: they cannot be read now.
+    """
+    try:
+        read(run.ckpt / f"step-{int(run.read_status().get('step') or 0):08d}", ("model",))
+    except Unreadable:
+        raise
+    except CheckpointError:
+        return False
+    return True
 
 
 def require_same_text(run: RunFolder, data: Prepared) -> None:
@@ -222,7 +240,7 @@ def evaluate(
         write_json(run.results, results.as_data())
         forget_shards(run, results)
         if run.finished:  # a look at a run that is still to be trained on does not end it
-            run.mark("evaluated", step=results.provenance["step"])
+            run.mark("evaluated")
     return results
 
 

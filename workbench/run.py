@@ -19,6 +19,7 @@ from typing import Any
 
 from workbench.core.errors import WorkbenchError
 from workbench.core.files import read_json, write_json, write_text
+from workbench.core.secrets import plain_without_secrets
 from workbench.environment import environment
 from workbench.metrics.results import Results, ResultsError
 
@@ -142,6 +143,7 @@ class RunFolder:
             raise ValueError(f"no run state {state!r}; known: {', '.join(STATES)}")
         before = self.read_status()
         before.pop("error", None)
+        facts = plain_without_secrets(facts)  # an error tells what a library said, addresses with passwords too
         write_json(self.status, {**before, "state": state, **_writer(), **facts}, sync=state != "training")
 
     @contextmanager

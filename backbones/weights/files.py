@@ -114,7 +114,12 @@ def _unwrapped(file: Path, found: Mapping[str, Any], config: Mapping[str, Any]) 
 
 
 def _wide(file: Path, name: str, value: Tensor) -> Tensor:
-    """float32, finite."""
+    """float32, finite, and no larger than what is stored: a few bytes may show themselves as a thousand times more."""
+    plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+    if not plain or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise WeightsError(f"{file}: {name} is no plain tensor (sparse, quantised, or a view of less than it shows)")
+    if value.is_complex():
+        raise WeightsError(f"{file}: {name} holds complex numbers")
     if not value.is_floating_point():
         return value
     if not bool(value.isfinite().all()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,9 @@ def read_torch(file: Path) -> Any:
     """What a torch file holds: tensors, plain containers, and shells where settings were objects.
 
     Raises:
-        WeightsError: it is damaged, or asks for anything else to be run; nothing was.
+        WeightsError: it is damaged, unpacks to more than it is, or asks for anything else to be run; nothing was.
     """
+    _require_unpacked(file)
     try:
         return _load(file, ())
     except pickle.UnpicklingError as error:
@@ -57,6 +59,18 @@ def read_torch(file: Path) -> Any:
         if asked and len(shells) == len(asked):
             return _with_shells(file, shells)
         raise WeightsError(_more_than_weights(file, str(error), sorted(set(asked) - set(shells)))) from error
+
+
+def _require_unpacked(file: Path) -> None:
+    """Check that an archive is as large as what it holds, as torch writes it: others may unpack without end."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile, EOFError):
+        return  # no archive: an old format, or damaged, which its reader says
+    inside = sum(member.file_size for member in members)
+    if inside > file.stat().st_size or any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise WeightsError(f"{file} unpacks to more than it holds, or is compressed, which torch's files never are")
 
 
 def _with_shells(file: Path, shells: list[str]) -> Any:

@@ -39,7 +39,9 @@ def run(args: argparse.Namespace) -> int:
         resolved = load(args.recipe, args.override)
         folder = experiment.create(resolved, args.runs)
     if folder.finished:
-        print(f"{folder.path} is trained already")
+        kept = experiment.stands(folder)
+        lost = "has lost the weights of its last step: it is trained from the last that are whole"
+        print(f"{folder.path} {'is trained already' if kept else lost}")
     with evaluation_bar(folder.path.name) as tell, packing_bar() as packing:
         if together.by_several(resolved):
             together.train(folder, resolved, args.cache)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+LONGEST, MOST = 1000, 50
+"""Characters of a problem, and problems, that a message shows: what can be read on a terminal."""
+
 
 class WorkbenchError(Exception):
     """An error whose message is written for the user; the command line prints it without a traceback.
@@ -23,19 +26,20 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        """``path: message``."""
-        return f"{self.path or 'recipe'}: {self.message}"
+        """``path: message``, a long one cut."""
+        return f"{self.path or 'recipe':.300}: {self.message:.{LONGEST}}{' …' * (len(self.message) > LONGEST)}"
 
 
 class RecipeError(WorkbenchError):
     """All problems of a recipe at once."""
 
     def __init__(self, problems: Iterable[Problem], source: str = "") -> None:
-        """Keep ``problems`` in order; ``source`` is the file they were found in."""
+        """Keep ``problems`` in order (the message shows the first); ``source`` is the file they were found in."""
         self.problems = tuple(problems)
         self.source = source
         head = f"{source}:\n" if source else ""
-        super().__init__(head + "\n".join(f"  {problem}" for problem in self.problems))
+        more = [f"  … and {len(self.problems) - MOST} problems more"] if len(self.problems) > MOST else []
+        super().__init__(head + "\n".join([*(f"  {problem}" for problem in self.problems[:MOST]), *more]))
 
 
 class UnknownPart(WorkbenchError):

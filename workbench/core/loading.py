@@ -13,7 +13,7 @@ from workbench.core.errors import Problem, RecipeError, WorkbenchError
 from workbench.core.part import Part
 from workbench.core.plugins import Plugin, PluginError, load_plugin
 from workbench.core.spec import Node, misfits, resolve
-from workbench.core.tree import dump_yaml, load_tree, override, stable_hash
+from workbench.core.tree import dump_yaml, load_tree, not_finite, override, stable_hash
 
 Tree = dict[str, Any]
 PARENT = " A file without a name is a parent, for recipes that say `extends`; it is not run by itself."
@@ -97,6 +97,8 @@ def resolve_as(schema: type[Part], tree: Mapping[str, Any], source: Path | None 
     problems += found
     if node is not None:
         problems += misfits(node, tuple(problems))
+    if node is not None and not problems and (place := not_finite(node.as_data())) is not None:
+        problems.append(Problem(place, "a number that is not finite is no setting"))
     if problems or node is None:
         raise RecipeError(problems, str(source or ""))
     weights = _hash(node.material(afterwards=False), _felt(plugins, node, afterwards=False))

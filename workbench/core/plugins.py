@@ -51,7 +51,7 @@ def load_plugin(path: Path | str) -> Plugin:
     Raises:
         PluginError: no such file, or it raised; what it had registered by then is taken back.
     """
-    file = Path(path).resolve()
+    file = Path(path).resolve() if "\0" not in str(path) else Path()
     if file.suffix != ".py" or not file.is_file():
         raise PluginError(f"{path}: {'there is no such file' if file.suffix == '.py' else 'a plug-in is a .py file'}")
     source = file.read_bytes()

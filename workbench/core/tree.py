@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ import yaml
 
 from workbench.core.reading import DEPTH, TreeError, read_yaml
 
-__all__ = ["TreeError", "dump_yaml", "load_tree", "merge", "override", "read_yaml", "stable_hash"]
+__all__ = ["TreeError", "dump_yaml", "load_tree", "merge", "not_finite", "override", "read_yaml", "stable_hash"]
 
 PARENTS = 20
 
@@ -64,8 +65,8 @@ def override(tree: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, A
         path, equals, value = text.partition("=")
         steps = _steps(path.strip()) if equals else None
         if not steps:
-            raise TreeError(f"override {text!r}: write path=value, as in train.steps=100 or sampler.shapers[0].p=0.9")
-        data = read_yaml(value, f"override {path}")
+            raise TreeError(f"override {text!r:.200}: write path=value, as in train.steps=9 or sampler.shapers[0].p=1")
+        data = read_yaml(value, f"override {path:.200}")
         if any(isinstance(step, int) for step in steps):
             result, child = merge(result, child), {}
             result = _set_item(result, steps, data, text)
@@ -101,13 +102,11 @@ def _load(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
         raise TreeError(f"{path}: a recipe is a map of settings{' and this file is empty' if data is None else ''}")
     plugins = data.get("plugins")
     if isinstance(plugins, list):
-        data["plugins"] = [
-            str((path.parent / entry).resolve()) if isinstance(entry, str) else entry for entry in plugins
-        ]
+        data["plugins"] = [_beside(path, entry) if isinstance(entry, str) else entry for entry in plugins]
     start = data.get("start")
     # where the run is known already (a run folder's own recipe) the file it was found by is a note, no reference
     if isinstance(start, dict) and isinstance(start.get("recipe"), str) and "run" not in start:
-        data["start"] = start | {"recipe": str((path.parent / start["recipe"]).resolve())}
+        data["start"] = start | {"recipe": _beside(path, start["recipe"])}
     if "extends" not in data:
         return data
     parent = data.pop("extends")
@@ -117,6 +116,21 @@ def _load(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     if not target.is_file():
         raise TreeError(f"{path}: extends {parent}, and there is no such file ({target})")
     return dict(merge(_load(target, (*below, here)), data))
+
+
+def _beside(path: Path, entry: str) -> str:
+    """A file that ``path`` names, relative to itself, as an absolute path."""
+    if "\0" in entry:  # the system would not say which file it is
+        raise TreeError(f"{path}: {entry!r:.80} is no name of a file")
+    return str((path.parent / entry).resolve())
+
+
+def not_finite(data: Any, path: str = "") -> str | None:
+    """Where in plain data the first number stands that is NaN or infinite (a dotted path); None where none does."""
+    inner = data.items() if isinstance(data, Mapping) else enumerate(data) if isinstance(data, (list, tuple)) else ()
+    found = (not_finite(value, f"{path}.{key}" if path else str(key)) for key, value in inner)
+    wrong = isinstance(data, float) and not math.isfinite(data)
+    return path if wrong else next((place for place in found if place is not None), None)
 
 
 def _lay(child: Any, new: Any) -> Any:
@@ -144,7 +158,7 @@ def _set_item(tree: Any, steps: list[str | int], value: Any, text: str) -> Any:
     step, rest = steps[0], steps[1:]
     if isinstance(step, int):
         if not isinstance(tree, list) or step >= len(tree):
-            raise TreeError(f"override {text!r}: there is no list item [{step}]")
+            raise TreeError(f"override {text!r:.200}: there is no list item [{step}]")
         return [_set_item(item, rest, value, text) if i == step else item for i, item in enumerate(tree)]
     holder = {"type": tree} if isinstance(tree, str) else dict(tree) if isinstance(tree, Mapping) else {}
     holder[step] = _set_item(holder.get(step), rest, value, text)

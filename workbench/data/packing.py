@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,12 +26,14 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from workbench.core import files
 from workbench.core.files import write_json
 from workbench.core.plugins import plugin_version
 from workbench.data.base import Corpus, Ids, Progress, Split, Tokenizer
-from workbench.data.storage import DataError, fingerprint, locked, read_json
+from workbench.data.storage import DataError, fingerprint, locked
 from workbench.data.workers import encode_chunks, threads
 
+META = ("meta.json", "tokens.bin")
 PROTOCOL = {"version": 1, "eos": "after every document", "bos": "none", "empty documents": "left out"}
 """What the stream is made of, part of its address. Blocks cut from it drop the remainder behind the last
 one."""
@@ -50,6 +53,10 @@ class Chunk:
     sha256: str
 
 
+class Damaged(DataError):
+    """A stream that is not what was written."""
+
+
 class Tokens:
     """A packed stream, mapped from its file: ``len()`` tokens, ``meta`` as in meta.json."""
 
@@ -57,17 +64,19 @@ class Tokens:
         """Open a whole stream.
 
         Raises:
-            DataError: it is not whole, or its file has another size than it was written with.
+            DataError: it is not whole.
+            Damaged: its file has another size than it was written with, or its numbers another hash.
         """
-        self.folder = folder
-        if not (folder / "meta.json").is_file():
+        self.folder, self.path = folder, folder / META[1]
+        if not (folder / META[0]).is_file():
             raise DataError(f"{folder} holds no packed tokens; prepare the data first")
-        self.meta: dict[str, Any] = read_json(folder / "meta.json")
+        self.meta = read_meta(folder / META[0])
         self.dtype = np.dtype(self.meta["dtype"])
-        self.path = folder / "tokens.bin"
         size = self.path.stat().st_size if self.path.is_file() else -1
         if size != self.meta["tokens"] * self.dtype.itemsize:
-            raise DataError(f"{self.path} is damaged (its size is not the one it was written with): delete {folder}")
+            raise Damaged(
+                f"{self.path} is damaged (its size is not the one it was written with): delete it, it is made again"
+            )
         self.ids: npt.NDArray[Any] = np.empty(0, self.dtype)
         if size:
             self.ids = np.asarray(np.memmap(self.path, dtype=self.dtype, mode="r"))
@@ -80,13 +89,31 @@ class Tokens:
         """Read the whole stream against the hashes of its chunks.
 
         Raises:
-            DataError: a chunk differs from what was written.
+            Damaged: a chunk differs from what was written.
         """
         with self.path.open("rb") as file:
             for number, chunk in enumerate(self.meta["chunks"]):
                 content = file.read(chunk["tokens"] * self.dtype.itemsize)
                 if hashlib.sha256(content).hexdigest() != chunk["sha256"]:
-                    raise DataError(f"{self.path}: chunk {number} is damaged; delete {self.folder}, it is made again")
+                    raise Damaged(f"{self.path}: chunk {number} is damaged: delete it, it is made again")
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """What meta.json says, by its own hash (which streams packed by older versions do not have).
+
+    Raises:
+        Damaged: it is no such file, or differs from what was written.
+    """
+    try:
+        meta: dict[str, Any] = files.read_json(path)
+        content = {name: value for name, value in meta.items() if name != "digest"}
+        if meta.get("digest") not in (None, fingerprint(content)):
+            raise ValueError("it does not match its own hash")
+        if sum(chunk["tokens"] for chunk in meta["chunks"]) != meta["tokens"] or np.dtype(meta["dtype"]).kind != "u":
+            raise ValueError("its chunks are not its tokens")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Damaged(f"{path} is damaged ({error}): delete it, it is made again") from error
+    return meta
 
 
 def address(corpus: Corpus, tokenizer: Tokenizer) -> str:
@@ -112,6 +139,9 @@ def pack(
 ) -> Tokens:
     """The packed stream of a split: opened where the cache has it, made (or made to its end) where not.
 
+    What the cache has is read against its hashes; where it differs it is set aside as ``*.damaged``, which is told on
+    stderr, and made again.
+
     ``workers``: encoding processes; 0 encodes here (the library's threads still work), None decides by the
     machine's cores and starts processes only when a corpus proves long. The stream is the same. Another
     process that packs the same is waited for. An exception from ``progress`` stops the packing; the next call
@@ -123,14 +153,33 @@ def pack(
     """
     tell = progress or silent
     folder = cache / "tokens" / address(corpus, tokenizer) / split
-    if not (folder / "meta.json").is_file():
+    if (found := _whole(folder)) is None:
         with locked(folder, lambda owner: tell(f"waiting for {owner}", 0, None)):
-            if not (folder / "meta.json").is_file():  # another may have finished while we waited
+            if (found := _whole(folder, mend=True)) is None:  # another may have finished while we waited
                 try:
                     _write(folder, corpus, tokenizer, split, tell, workers, chunk)
                 except OSError as error:
                     raise DataError(f"packing into {folder} failed: {error}") from error
-    return Tokens(folder)
+                found = Tokens(folder)
+    return found
+
+
+def _whole(folder: Path, mend: bool = False) -> Tokens | None:
+    """The stream, where it is whole and undamaged; ``mend``: set a damaged one aside."""
+    if not (folder / META[0]).is_file():
+        return None
+    try:
+        found = Tokens(folder)
+        found.verify()
+        return found
+    except Damaged as error:
+        if not mend:
+            return None
+        for name in META:  # meta.json first: without it the folder holds no stream
+            if (folder / name).is_file():
+                os.replace(folder / name, folder / f"{name}.damaged")
+        print(f"{error} (now, in fact: what was there is set aside as *.damaged)", file=sys.stderr)
+        return None
 
 
 def silent(stage: str, done: int, total: int | None) -> None:
@@ -182,7 +231,7 @@ def _write(
         "bytes": sum(done.bytes for done in chunks),
         "chunks": [asdict(done) for done in chunks],
     }
-    write_json(folder / "meta.json", meta)
+    write_json(folder / META[0], meta | {"digest": fingerprint(meta)})
     journal.unlink()
 
 

@@ -9,7 +9,7 @@ from workbench.core.errors import Problem
 from workbench.core.loading import Resolved
 from workbench.core.part import did_you_mean
 from workbench.grid.section import Reported
-from workbench.metrics.base import Evaluation
+from workbench.metrics.base import Evaluation, figures_of
 
 
 def measurable(resolved: Resolved) -> set[str]:
@@ -35,7 +35,5 @@ def unknown_figures(report: Reported, recipes: Iterable[Resolved]) -> Iterator[P
 
 
 def _of(evaluation: Evaluation) -> Iterator[str]:
-    prompts = [] if evaluation.prompts is None else list(evaluation.prompts.ends())
     for metric in evaluation.metrics:
-        for column in metric.columns():
-            yield from (f"{column}_{prompt}" for prompt in prompts) if "continuations" in metric.needs else (column,)
+        yield from figures_of(metric, evaluation)

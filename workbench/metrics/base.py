@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from workbench.core.bounds import Count, Natural
 from workbench.core.errors import Problem, WorkbenchError
 from workbench.core.part import Part, Section
+from workbench.core.secrets import without_secrets
 from workbench.metrics.asking import Asking
 from workbench.metrics.evidence import Continued, Cost, Drawn, Evidence, HeldOut, MissingEvidence, Texts
 from workbench.metrics.judge import Judge
@@ -183,6 +184,22 @@ class Evaluation(Section):
             yield Problem(path, "figures on sets say by which protocol they were measured; set protocol: sedd, say")
 
 
+def figures_of(metric: Metric, evaluation: Evaluation) -> list[str]:
+    """The names of the values that a metric owes of an evaluation: its columns, for every kind of what it reads."""
+    kinds: dict[str, list[str]] = {
+        "continuations": [] if evaluation.prompts is None else list(evaluation.prompts.ends()),
+        "timings": [] if evaluation.timing is None else [f"b{batch}" for batch in evaluation.timing.batches],
+        "answers": [] if evaluation.asking is None else list(evaluation.asking.tasks),
+        "sets": [f"{name}_{evaluation.protocol.type_name}" for name in evaluation.sets or ()]
+        if evaluation.protocol is not None
+        else [],
+    }
+    for entry, names in kinds.items():
+        if entry in metric.needs:
+            return [f"{column}_{name}" for name in names for column in metric.columns()]
+    return list(metric.columns())
+
+
 def needed(metrics: Iterable[Metric]) -> frozenset[str]:
     """The entries of `Evidence` that these metrics read."""
     return frozenset().union(*(metric.needs for metric in metrics))
@@ -210,4 +227,4 @@ def _columns(metric: Metric, evidence: Evidence) -> list[str]:
 
 def reason_of(error: Exception) -> str:
     """Why there is no figure, for its cell."""
-    return str(error) if isinstance(error, WorkbenchError) else f"{type(error).__name__}: {error}"
+    return without_secrets(str(error) if isinstance(error, WorkbenchError) else f"{type(error).__name__}: {error}")

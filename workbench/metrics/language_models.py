@@ -6,10 +6,13 @@ import contextlib
 import functools
 import importlib.util
 import io
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import numpy as np
 import torch
@@ -21,6 +24,8 @@ from workbench.kernels.rows import chunk_rows, rows_values
 from workbench.metrics.judge import Judge, JudgeError, Passage, Reading, require
 from workbench.processes.objectives import NextTokenRows
 
+REACH = 3.0
+"""Seconds in which the hub must answer."""
 PACKAGES = ("transformers", "accelerate")
 
 
@@ -232,6 +237,8 @@ def _load(name: str, gguf: str | None, device: str) -> Loaded:
     here = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     kept: dict[str, Any] = {} if gguf is None else {"gguf_file": gguf}
     try:
+        if gguf is None:
+            _require_within_reach(name)
         with _quiet():
             tokenizer = AutoTokenizer.from_pretrained(name, **kept)
             model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **kept)
@@ -246,6 +253,26 @@ def _load(name: str, gguf: str | None, device: str) -> Loaded:
     longest = int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
     weights = f"{Path(name).name if gguf is None else gguf} {_weights(name, gguf, model)}"
     return Loaded(tokenizer, model, weights, longest, here)
+
+
+def _require_within_reach(name: str) -> None:
+    """Ask once whether a model that is not on this machine can be had: transformers would try for a minute.
+
+    Raises:
+        OSError: the hub, or the proxy to it, does not answer.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if Path(name).is_dir() or constants.HF_HUB_OFFLINE or isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return
+    hub = urlsplit(constants.ENDPOINT)
+    proxy = None if proxy_bypass(hub.hostname or "") else getproxies().get(hub.scheme)
+    place = urlsplit(proxy) if proxy else hub
+    port = place.port or (443 if place.scheme == "https" else 80)
+    try:
+        socket.create_connection((place.hostname or "", port), REACH).close()
+    except OSError as error:
+        raise OSError(f"{place.hostname}:{port} does not answer: {error}") from error
 
 
 def _require_plain(name: str, model: Any, device: torch.device) -> None:

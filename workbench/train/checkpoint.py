@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
-import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,32 +24,13 @@ from torch import Tensor, nn
 from workbench.core.files import read_json, sha256, sync_file, write_json
 from workbench.train import pieces
 from workbench.train.parallel import Parallel
+from workbench.train.stored import STATE, Checkpoint, Unreadable, digest, list_steps, read
 from workbench.train.weights import CheckpointError, copy_into
 
 SCHEMA = 1
-STATE = "state.json"
 BEST = "best.json"
 DRAFT = ".draft-"
 HASHES = "hashes-"
-FOLDER = re.compile(r"step-(\d+)")
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A whole, verified checkpoint: its folder, its numbers, its tensors by role and name (on the CPU).
-
-    ``passed``: what was wrong with later ones that were passed over for it.
-    """
-
-    path: Path
-    state: Mapping[str, Any]
-    tensors: Mapping[str, Mapping[str, Tensor]]
-    passed: tuple[str, ...] = ()
-
-    @property
-    def step(self) -> int:
-        """Updates done."""
-        return int(self.state["step"])
 
 
 class Checkpoints:
@@ -177,8 +156,11 @@ class Checkpoints:
 
         Raises:
             CheckpointError: it is of another recipe, or there are checkpoints but every one is damaged.
+            Unreadable: it cannot be read now; it stays where it is.
         """
-        if not self.parallel.lead:
+        if self.parallel.lead:
+            self.clean()
+        else:
             self.parallel.wait()
         steps = self.steps()
         try:
@@ -191,13 +173,15 @@ class Checkpoints:
         for step in reversed(steps):
             try:
                 found = read(self.path(step), roles, cut, check=self.parallel.lead)
+            except Unreadable:
+                raise
             except CheckpointError as error:
                 aside = set_aside(self.path(step))
                 self.damaged.append(f"{error}; set aside as {aside.name}")
                 continue
-            if found.state["hash"] != self.digest:
+            if (theirs := found.state.get("hash")) != self.digest:
                 raise CheckpointError(
-                    f"{found.path} is of another recipe (hash {found.state['hash']}, here {self.digest}); "
+                    f"{found.path} is of another recipe (hash {theirs!r:.40}, here {self.digest}); "
                     "train in another run folder, or undo the change of the recipe"
                 )
             return found
@@ -208,42 +192,6 @@ class Checkpoints:
                 + "\nto start again from the first step, remove that folder"
             )
         return None
-
-
-def list_steps(folder: Path) -> Iterable[int]:
-    """Steps of the checkpoint folders in ``folder``."""
-    if folder.is_dir():
-        for entry in folder.iterdir():
-            if match := FOLDER.fullmatch(entry.name):
-                yield int(match.group(1))
-
-
-def read(
-    folder: Path, roles: Sequence[str], cut: pieces.Cut = pieces.every_row, check: bool = True
-) -> Checkpoint:
-    """One checkpoint's numbers and the tensors of ``roles`` (those it has; of them the rows of ``cut``).
-
-    Every file is checked by its hash, unless another process does (``check``).
-
-    Raises:
-        CheckpointError: a file is missing, torn or altered.
-    """
-    try:
-        state = read_json(folder / STATE)
-        written = state.pop("digest")
-        if written != digest(state):
-            raise CheckpointError(f"{folder / STATE} does not match its own hash")
-        tensors = {}
-        for role in roles:
-            names = pieces.file_names(role, state["files"])
-            for name in names if check else ():
-                if sha256(folder / name) != state["files"][name]:
-                    raise CheckpointError(f"{folder / name} does not match its hash")
-            if names:
-                tensors[role] = pieces.read([folder / name for name in names], cut)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
-    return Checkpoint(folder, state, tensors)
 
 
 def load_weights(net: nn.Module, folder: Path, ema: bool = True, which: str = "last") -> Checkpoint:
@@ -267,6 +215,8 @@ def load_weights(net: nn.Module, folder: Path, ema: bool = True, which: str = "l
     for step in steps:
         try:
             found = read(folder / f"step-{step:08d}", ("model", "ema"))
+        except Unreadable:
+            raise
         except CheckpointError as error:
             problems.append(str(error))
             continue
@@ -303,8 +253,3 @@ def set_aside(folder: Path) -> Path:
                 os.replace(folder, aside)
             return aside
     raise CheckpointError(f"too many damaged copies of {folder}; remove some")
-
-
-def digest(content: Mapping[str, Any]) -> str:
-    """The hash of a state's canonical JSON."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()

@@ -28,6 +28,7 @@ from workbench.train.parallel import Parallel
 from workbench.train.prefetch import ahead
 from workbench.train.progress import display
 from workbench.train.section import Train
+from workbench.train.stored import Checkpoint, taking_up
 from workbench.train.window import Update, Window
 
 LN2 = 0.6931471805599453
@@ -63,8 +64,7 @@ class Trainer:
         """
         self.settings, self.process, self.windows, self.rng, self.run = settings, process, windows, rng, run
         self.bytes_per_token, self.hparams = bytes_per_token, hparams
-        self.parallel = parallel or Parallel()
-        self.quiet = quiet or not self.parallel.lead
+        self.parallel, self.quiet = parallel or Parallel(), quiet or not (parallel or Parallel()).lead
         self.machine = Machine(settings.device, settings.precision, settings.threads, self.parallel.local)
         self.device = self.machine.device
         self.slices = self.parallel.slices(settings.batch, settings.accumulate)
@@ -79,10 +79,9 @@ class Trainer:
         self.interrupts = Interrupts()
         self.evaluations = Evaluations(evaluators, settings.best, self.interrupts, self.parallel.world == 1)
         self.window = Window(self.parallel)
-        # A CPU gives up nothing by reading the loss at once; on a GPU it is read when a line is logged.
+        # a CPU gives up nothing by reading the loss at once; on a GPU it is read when a line is logged
         self.immediate = self.device.type == "cpu" or settings.skip_nonfinite > 0
-        self.step, self.tokens, self.before = 0, 0, 0.0
-        self.skipped: list[int] = []
+        self.step, self.tokens, self.before, self.skipped = 0, 0, 0.0, list[int]()
 
     def fit(self) -> Outcome:
         """Train to the last step, from the last checkpoint where there is one.
@@ -294,25 +293,27 @@ class Trainer:
 
     def _resume(self) -> list[str]:
         """Take up the last whole checkpoint; what to tell the reader."""
-        if self.parallel.lead:
-            self.checkpoints.clean()
         found = self.checkpoints.load_last(cut=self.shared.cut())
         notes = [f"damaged: {text}" for text in self.checkpoints.damaged]
         if found is not None:
-            state = found.state
-            self.learner.restore(found)
-            self.process.recall(found.tensors.get("process", {}))
-            self.step, self.tokens, self.before = state["step"], state["tokens"], state["seconds"]
-            self.skipped, self.evaluations.best = list(state["skipped"]), state["best"]
-            notes.append(f"resumed after {self.step} updates from {found.path}")
-            notes += self.machine.go_on(state["machine"])
-        notes.append(str(self.machine))
-        return notes
+            notes.append(f"resumed after {found.step} updates from {found.path}")
+            with taking_up(found):
+                notes += self._take_up(found)
+        return [*notes, str(self.machine)]
+
+    def _take_up(self, found: Checkpoint) -> list[str]:
+        """Go on from a checkpoint; where the machine differs from the one before."""
+        state = found.state
+        self.learner.restore(found)
+        self.process.recall(found.tensors.get("process", {}))
+        self.step, self.tokens, self.before = int(state["step"]), int(state["tokens"]), float(state["seconds"])
+        self.skipped = [int(step) for step in state["skipped"]]
+        self.evaluations.best = None if state["best"] is None else dict(state["best"])
+        return self.machine.go_on(state["machine"])
 
     def _open_log(self) -> Log | NoLog:
-        if not self.parallel.lead:
-            return NoLog()
-        return Log(self.run.path / "log.jsonl", self.step, self.settings.views, self.hparams)
+        path, views = self.run.path / "log.jsonl", self.settings.views
+        return Log(path, self.step, views, self.hparams) if self.parallel.lead else NoLog()
 
     def _mark(self, state: str, **facts: Any) -> None:
         if self.parallel.lead:

@@ -1,0 +1,94 @@
+"""Faults one by one: nothing finished is lost, what happened is said, the same command goes on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+
+import pytest
+import torch
+
+from tests.train.toy import trainer
+from workbench import experiment
+from workbench.core.secrets import without_secrets
+from workbench.environment import environment
+from workbench.metrics.judge import JudgeError
+from workbench.metrics.language_models import CausalLM
+from workbench.run import RunFolder
+from workbench.train.checkpoint import read
+from workbench.train.log import read_log
+from workbench.train.loggers import TensorBoard
+
+SECRET = "hf_planted0123456789"
+
+
+# --- TensorBoard is a view ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["open", "show", "finish"])
+def test_a_dead_tensorboard_stops_nothing(tmp_path, monkeypatch, capsys, where):
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(TensorBoard, where, fail)
+    made = trainer(tmp_path, steps=20, tensorboard=True, hparams={"a": 1})
+    made.fit()
+    assert made.run.state == "trained"
+    assert [record["step"] for record in read_log(made.run.log)] == [5, 10, 15, 20]
+    err = capsys.readouterr().err
+    assert err.count("logger tensorboard: [Errno 28]") == 1 and "log.jsonl goes on" in err
+
+
+# --- judges -------------------------------------------------------------------------------------------------------
+
+
+def test_a_judge_that_cannot_be_had_is_told_at_once(monkeypatch, tmp_path):
+    pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    began = time.monotonic()
+    with pytest.raises(JudgeError, match=r"127\.0\.0\.1:9 does not answer.*take judge: smollm2"):
+        CausalLM(model="nobody/nothing-of-this-name").identity()
+    assert time.monotonic() - began < 30  # importing transformers on a busy machine; its own tries take longer
+
+
+# --- trained runs that lost something -----------------------------------------------------------------------------
+
+
+def test_a_trained_run_without_its_weights_does_not_stand(tmp_path):
+    made = trainer(tmp_path, steps=20)
+    made.fit()
+    run = RunFolder(made.run.path)
+    assert experiment.stands(run)
+    whole = read(run.ckpt / "step-00000020", ("model", "ema")).tensors
+    file = run.ckpt / "step-00000020" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    assert not experiment.stands(run)
+    trainer(tmp_path, steps=20).fit()
+    assert experiment.stands(run)
+    again = read(run.ckpt / "step-00000020", ("model", "ema")).tensors
+    assert all(torch.equal(again[role][name], whole[role][name]) for role in whole for name in whole[role])
+    shutil.rmtree(run.ckpt)
+    assert not experiment.stands(run) and run.finished
+
+
+# --- secrets ------------------------------------------------------------------------------------------------------
+
+
+def test_secrets_of_the_environment_are_not_written_down(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    monkeypatch.setenv("HTTPS_PROXY", f"http://me:{SECRET}x@proxy:3128")
+    monkeypatch.setattr("sys.argv", ["workbench", "train", f"https://me:{SECRET}y@host/x", SECRET])
+    assert SECRET not in json.dumps(environment())
+    assert without_secrets("https://me:pw@host/x and a@b.c") == "https://[hidden]@host/x and a@b.c"
+    made = trainer(tmp_path, steps=2)
+    made.run.mark("failed", error=f"cannot reach https://me:{SECRET}z@host/ with {SECRET}")
+    for file in made.run.path.rglob("*"):
+        assert not file.is_file() or SECRET.encode() not in file.read_bytes()
+    assert "cannot reach https://[hidden]@host/ with [hidden]" in made.run.status.read_text()
