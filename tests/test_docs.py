@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests import slips
 from tests.documents import (
@@ -36,7 +37,10 @@ from workbench.core.index import import_parts, scan
 from workbench.core.part import KINDS, Section, settings
 from workbench.core.plugins import isolated
 from workbench.core.reading import read_yaml
-from workbench.recipe import load
+from workbench.core.spec import resolve
+from workbench.core.tree import load_tree, merge
+from workbench.grid.cells import plan
+from workbench.recipe import Recipe, load
 
 README = ROOT / "README.md"
 NAMES = [path.relative_to(ROOT).as_posix() for path in documents()]
@@ -201,8 +205,6 @@ def test_readme_commands():
 
 
 def test_yaml_in_the_docs_is_read_and_names_parts_that_exist():
-    import yaml
-
     known = scan().names()
     every = {name for names in known.values() for name in names}
     for name in NAMES:
@@ -256,6 +258,42 @@ def test_the_table_of_kinds_is_whole_and_true():
         assert not missing or kind in SHORTENED, f"{kind}: the row leaves out {missing}"
     said = re.search(r"Every kind has such checks but (.*?), whose", document, re.DOTALL)[1]
     assert set(CODE.findall(said)) == set(KINDS) - set(contract_checks())
+
+
+FRAGMENTS = [
+    pytest.param(tree, id=f"{name}:{block.line}-{number}")
+    for name in NAMES
+    for block in split(ROOT / name)[0]
+    if block.language in ("yaml", "yml") and not block.title
+    for number, tree in enumerate(yaml.safe_load_all(block.text))
+    if isinstance(tree, dict) and set(tree) <= {"data", "backbone", "process", "sampler", "train", "evaluations"}
+]
+
+
+@pytest.mark.parametrize("tree", FRAGMENTS)
+def test_pieces_of_recipes_resolve(tree):
+    """A piece shown alone, put into the smoke recipe, has no setting that is not there (fit is another matter)."""
+    import_parts()
+    base = load_tree(ROOT / "recipes" / "smoke" / "sedd.yaml")
+    _, problems = resolve(Recipe, merge(base, tree))
+    assert problems == []
+
+
+def test_grids_that_are_shown_can_be_planned(tmp_path):
+    """As files in a folder beside the recipes' own."""
+    (tmp_path / "quickstart").symlink_to(ROOT / "recipes" / "quickstart")
+    shown = [
+        block.text
+        for name in NAMES
+        for block in split(ROOT / name)[0]
+        if block.language == "yaml" and not block.title and re.search(r"^axes:", block.text, re.MULTILINE)
+    ]
+    assert shown
+    for number, text in enumerate(shown):
+        file = tmp_path / "grids" / f"shown-{number}.yaml"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+        assert len(plan(file).cells) > 2
 
 
 # --- the reader of documents itself -----------------------------------------------------------------------------
