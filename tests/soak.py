@@ -106,7 +106,7 @@ class Soak:
     def faults(self) -> None:
         """Every scene, on a project half trained."""
         half = self.fresh("half")
-        while not whole_steps(half) or run_of(half) is None:
+        while len(whole_steps(half)) < 2:  # one to damage, one to fall back to
             killed([*TRAIN], half, self.out, random.Random(1), self.usual)
         for scene in scenes(self.rng):
             project = self.folder / "hindered"

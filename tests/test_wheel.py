@@ -98,6 +98,23 @@ def test_it_works_from_anywhere(site, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_it_trains_measures_and_explains_itself_away_from_the_checkout(site, tmp_path):
+    def say(*words):
+        done = subprocess.run(
+            [sys.executable, "-m", "workbench", *words], capture_output=True, text=True, cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}, timeout=200,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    assert "GPT-2" in say("quickstart", "--help")
+    short = ["train.steps=4", "train.device=cpu", "train.tensorboard=false", "evaluations.final.samples=1"]
+    said = say("train", "smoke/sedd.yaml", *short, "evaluations.valid.every=0", "--cache", "cache")
+    (run,) = (tmp_path / "runs").iterdir()
+    assert f"run: runs/{run.name}" in said
+    assert (run / "results.json").is_file() and '"evaluated"' in (run / "status").read_text()
+
+
 def test_it_finds_its_recipes_and_pages(site, tmp_path):
     code = (
         "from workbench.core.places import recipes_folder\n"

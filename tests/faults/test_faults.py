@@ -11,6 +11,7 @@ import torch
 
 from tests.train.toy import trainer
 from workbench import experiment
+from workbench.core.errors import in_words
 from workbench.core.secrets import without_secrets
 from workbench.environment import environment
 from workbench.metrics.judge import JudgeError
@@ -92,3 +93,8 @@ def test_secrets_of_the_environment_are_not_written_down(tmp_path, monkeypatch):
     for file in made.run.path.rglob("*"):
         assert not file.is_file() or SECRET.encode() not in file.read_bytes()
     assert "cannot reach https://[hidden]@host/ with [hidden]" in made.run.status.read_text()
+
+
+def test_no_memory_for_a_thread_is_no_memory():
+    assert in_words(RuntimeError("can't start new thread")).startswith("out of memory")
+    assert in_words(RuntimeError("shape mismatch")) == ""

@@ -59,7 +59,8 @@ def in_words(error: BaseException) -> str:
         why = error.strerror or str(error)
         return f"{file}{why} (is there space, and may it be read and written?)"
     # torch says it in a RuntimeError: of its own type on a GPU, in words on a CPU
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error):
+    said = ("can't allocate memory", "out of memory", "can't start new thread")
+    if isinstance(error, MemoryError) or any(words in str(error) for words in said):
         what = (str(error) or "Python has none left").splitlines()[0]
         return f"out of memory ({what:.200}): take a smaller batch or network"
     return ""

@@ -303,13 +303,12 @@ class Trainer:
 
     def _take_up(self, found: Checkpoint) -> list[str]:
         """Go on from a checkpoint; where the machine differs from the one before."""
-        state = found.state
         self.learner.restore(found)
         self.process.recall(found.tensors.get("process", {}))
-        self.step, self.tokens, self.before = int(state["step"]), int(state["tokens"]), float(state["seconds"])
-        self.skipped = [int(step) for step in state["skipped"]]
-        self.evaluations.best = None if state["best"] is None else dict(state["best"])
-        return self.machine.go_on(state["machine"])
+        self.step, self.tokens, self.before = found.step, int(found.state["tokens"]), float(found.state["seconds"])
+        self.skipped = [int(step) for step in found.state["skipped"]]
+        self.evaluations.best = None if found.state["best"] is None else dict(found.state["best"])
+        return self.machine.go_on(found.state["machine"])
 
     def _open_log(self) -> Log | NoLog:
         path, views = self.run.path / "log.jsonl", self.settings.views
