@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.train.toy import trainer
-from workbench.train import checkpoint
+from workbench.train import checkpoint, pieces
 
 ROOT = Path(__file__).parents[2]
 STEPS = 60
@@ -109,7 +109,7 @@ def half_delete(path, ignore_errors=True):
     (path / "model.safetensors").unlink()
 
 
-checkpoint_save = checkpoint.save_file
+checkpoint_save = pieces.save_file
 # Saves happen after steps 10, 20, …; each writes three files of tensors and one of numbers, renames one folder,
 # and from the third on (keep = 2) renames and removes an old one.
 POINTS = {
@@ -127,7 +127,8 @@ POINTS = {
 def run_and_die(folder, name):
     """In a process of its own: train with a fail-point set."""
     where, at, args = POINTS[name]
-    owner, attribute = (shutil, "rmtree") if where == "shutil.rmtree" else (checkpoint, where)
+    owners = {"shutil.rmtree": (shutil, "rmtree"), "save_file": (pieces, where)}
+    owner, attribute = owners.get(where, (checkpoint, where))
     setattr(owner, attribute, at(getattr(owner, attribute), *args))
     trainer(folder, steps=STEPS).fit()
 
