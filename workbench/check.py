@@ -3,6 +3,7 @@ storage."""
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +26,7 @@ from workbench.kernels.rows import chunk_rows
 from workbench.processes.base import Process
 from workbench.train.footprint import Footprint, footprint
 from workbench.train.optim import Optimizer
+from workbench.train.recompute import recompute_blocks
 from workbench.train.sharing import Sharing
 
 ASSUMED_VOCAB = 256
@@ -152,7 +154,7 @@ def _share(resolved: Resolved, made: Sketch, sharing: Sharing, processes: int, d
         sequences=sequences,
         held=footprint(made.backbone, made.backbone, optimizer, train["ema"] > 0, sharing, processes),
         teachers=4 * made.process.teachers * count_parameters(made.backbone).total,
-        activations=_activation_bytes(made.backbone, made.process.copies * sequences, made.length),
+        activations=_kept_bytes(made, made.process.copies * sequences, train["recompute"]),
         logits=2 * 4 * chunk_rows(outputs, device) * outputs,
         flops=_training_flops(made) * sequences * train["accumulate"] * made.length,
     )
@@ -244,6 +246,17 @@ def contract_problems(parts: Iterable[type[Part]]) -> list[tuple[type[Part], lis
         except Exception as error:
             found.append((part, [f"the checks could not end: {type(error).__name__}: {error}"]))
     return found
+
+
+def _kept_bytes(made: Sketch, batch: int, every: int) -> int:
+    """`_activation_bytes` where every ``every``-th block is computed again, one of them at a time."""
+    whole = _activation_bytes(made.backbone, batch, made.length)
+    if not every:
+        return whole
+    net = copy.deepcopy(made.backbone)
+    again = recompute_blocks(net, every)
+    kept = _activation_bytes(net, batch, made.length)
+    return kept + (whole - kept) // max(1, again)
 
 
 def _activation_bytes(backbone: Backbone, batch: int, length: int) -> int:

@@ -226,9 +226,9 @@ def test_a_finished_run_keeps_the_environment_it_was_trained_in(run, folder):
 
 
 def test_a_full_disk_is_one_message_and_the_run_goes_on(run, project, monkeypatch):
-    from workbench.train import checkpoint
+    from workbench.train import pieces
 
-    real = checkpoint.save_file
+    real = pieces.save_file
 
     def full(tensors, file):
         if "step-" in str(file) or "00000004" in str(file):
@@ -236,7 +236,7 @@ def test_a_full_disk_is_one_message_and_the_run_goes_on(run, project, monkeypatc
             raise SafetensorError("I/O error: No space left on device (os error 28)")
         real(tensors, file)
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(pieces, "save_file", full)
     status, _, err = run("train", "r.yaml", "seed=1")
     assert status == 1
     assert "the checkpoint of step 4 could not be written to" in err

@@ -71,9 +71,9 @@ class Checkpoints:
                     self.clean()
                     draft.mkdir()
             with self._together("written"):
-                self._fill(draft, roles)
+                hashes = self._fill(draft, roles)
             if self.parallel.lead:
-                self._close(draft, step, state)
+                self._close(draft, step, state, hashes)
                 if final.exists():
                     set_aside(final)
                 os.replace(draft, final)
@@ -103,8 +103,9 @@ class Checkpoints:
         if failures:
             raise OSError(f"it could not be {what} by another process")
 
-    def _fill(self, draft: Path, roles: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Write this process's files, each of them down to the disk, and their hashes beside them."""
+    def _fill(self, draft: Path, roles: Mapping[str, Mapping[str, Tensor]]) -> dict[str, str]:
+        """Write this process's files, each of them down to the disk; their hashes, which others than the first one
+        leave beside them."""
         hashes = {}
         for role, tensors in roles.items():
             for name, content in pieces.files(role, tensors, self.parallel.rank, self.parallel.world):
@@ -113,12 +114,12 @@ class Checkpoints:
                 file.chmod(draft.stat().st_mode & 0o666)  # as the user's umask has it: safetensors writes 0600
                 sync_file(file)
                 hashes[name] = sha256(file)
-        if hashes or self.parallel.lead:
+        if hashes and not self.parallel.lead:
             write_json(draft / f"{HASHES}{self.parallel.rank}.json", hashes)
+        return hashes
 
-    def _close(self, draft: Path, step: int, state: Mapping[str, Any]) -> None:
-        """Write the numbers, and the hashes of all processes' files."""
-        files: dict[str, str] = {}
+    def _close(self, draft: Path, step: int, state: Mapping[str, Any], files: dict[str, str]) -> None:
+        """Write the numbers, and the hashes of all processes' files (``files``: the first one's)."""
         for part in sorted(draft.glob(f"{HASHES}*")):
             files |= read_json(part)
             part.unlink()

@@ -27,6 +27,7 @@ from workbench.train.nonfinite import NonFinite, report
 from workbench.train.parallel import Parallel
 from workbench.train.prefetch import ahead
 from workbench.train.progress import display
+from workbench.train.recompute import recompute_blocks
 from workbench.train.section import Train
 from workbench.train.stored import Checkpoint, taking_up
 from workbench.train.window import Update, Window
@@ -69,6 +70,7 @@ class Trainer:
         self.device = self.machine.device
         self.slices = self.parallel.slices(settings.batch, settings.accumulate)
         process.place(self.device)
+        recompute_blocks(shell.net, settings.recompute)
         if settings.compile:
             compile_blocks(shell.net)
             process.compile_chunks()

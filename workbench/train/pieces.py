@@ -91,7 +91,10 @@ def write(file: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write what this process holds of tensors, and of how many rows they are the part."""
     rows = {name: tensor.shape[0] for name, tensor in tensors.items() if is_cut(tensor)}
     held = {name: local(tensor).detach().contiguous() for name, tensor in tensors.items()}
-    save_file(held, file, {ROWS: json.dumps(rows)} if rows else None)
+    if rows:
+        save_file(held, file, {ROWS: json.dumps(rows)})
+    else:
+        save_file(held, file)
 
 
 def read(sources: Sequence[Path], cut: Cut = every_row) -> dict[str, Tensor]:

@@ -30,6 +30,8 @@ class Train(Section):
         clip: largest norm of the gradient; 0 for no clipping.
         ema: decay of the averaged weights, which are what is evaluated and sampled; 0 for none.
         precision: type of the network's products; auto is bf16 on CUDA and on CPUs made for it, else fp32.
+        recompute: every n-th block keeps its inputs alone and computes its forward pass again in the backward pass (1:
+            all do); less memory for a third more time at most, the same numbers. 0 for none.
         compile: compile each block of the backbone with torch.compile; the first step then takes 10–60 s. The log
             counts the graphs: more after the first updates are compiled again.
         device: auto, cpu, cuda, cuda:1, …
@@ -51,7 +53,10 @@ class Train(Section):
     """
 
     immaterial = frozenset(
-        {"device", "prefetch", "log_every", "checkpoint_every", "keep", "best", "tensorboard", "loggers", "parallel"}
+        (
+            *("device", "prefetch", "log_every", "checkpoint_every", "keep", "best", "tensorboard", "loggers"),
+            *("parallel", "recompute"),
+        )
     )
     usual = {"optimizer": {"type": "adamw"}, "schedule": {"type": "warmup"}, "parallel": {"type": "ddp"}}
 
@@ -87,6 +92,7 @@ class Train(Section):
         clip: NonNegative = 1.0,
         ema: Probability = 0.9999,
         precision: Literal["auto", "fp32", "bf16"] = "auto",
+        recompute: Natural = 0,
         compile: bool = False,
         device: str = "auto",
         threads: Natural = 0,
@@ -105,7 +111,7 @@ class Train(Section):
         self.steps, self.batch, self.accumulate = steps, batch, accumulate
         self.optimizer, self.schedule, self.parallel = optimizer, schedule, parallel
         self.clip, self.ema = clip, ema
-        self.precision, self.compile, self.device = precision, compile, device
+        self.precision, self.recompute, self.compile, self.device = precision, recompute, compile, device
         self.threads, self.prefetch = threads, prefetch
         self.log_every, self.checkpoint_every, self.keep, self.best = log_every, checkpoint_every, keep, best
         self.skip_nonfinite, self.minutes = skip_nonfinite, minutes
