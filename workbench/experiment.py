@@ -8,6 +8,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -16,10 +18,10 @@ from workbench.assemble import Model
 from workbench.core.files import read_json, write_json
 from workbench.core.loading import Resolved
 from workbench.core.rng import Rng
-from workbench.data.base import Progress
+from workbench.data.base import Progress, Tokenizer
 from workbench.data.section import Prepared
 from workbench.data.windows import Windows
-from workbench.evaluate import Examiner, Tell, silent
+from workbench.evaluate import EOS, Examiner, Tell, silent
 from workbench.kernels import dispatch
 from workbench.metrics.base import Evaluation, Evidence, measure
 from workbench.metrics.results import Results
@@ -37,6 +39,8 @@ DATA = "data.json"
 SHOWN_TEXTS = 4
 """Samples kept as text at each evaluation while training, and characters of each."""
 SHOWN_CHARACTERS = 600
+GIVEN = "⟦⟧"
+"""What stands around given text where it is shown beside drawn text."""
 
 
 def create(resolved: Resolved, root: Path | str = "runs") -> RunFolder:
@@ -172,7 +176,7 @@ def _evaluators(resolved: Resolved, model: Model, data: Prepared, rng: Rng) -> l
             precision = "bf16" if torch.is_autocast_enabled(device.type) else "fp32"
             examiner = Examiner(model, data, corpus, sampler, rng.child(f"valid/{name}"), device, precision)
             evidence = examiner.evidence(evaluation)
-            return _figures(measure(evaluation.metrics, evidence)) | _texts(evaluation, evidence)
+            return _figures(measure(evaluation.metrics, evidence)) | _texts(evaluation, evidence, model.tokenizer)
 
         return Evaluator(name, evaluation.every, run)
 
@@ -184,10 +188,23 @@ def _figures(values: list[Value]) -> dict[str, Any]:
     return {value.name: value.value for value in values if value.value is not None}
 
 
-def _texts(evaluation: Evaluation, evidence: Evidence) -> dict[str, Any]:
-    if not evaluation.samples:
-        return {}
-    return {"texts": [text[:SHOWN_CHARACTERS] for text in evidence.samples.texts[:SHOWN_TEXTS]]}
+def _texts(evaluation: Evaluation, evidence: Evidence, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Samples to read, and what was made of prompts, the given tokens in ``GIVEN``'s brackets."""
+    found = {}
+    if evaluation.samples:
+        found["texts"] = [text[:SHOWN_CHARACTERS] for text in evidence.samples.texts[:SHOWN_TEXTS]]
+    for name, made in evidence.continuations.items() if evaluation.prompts is not None else ():
+        rows = made.drawn.tokens_NL[: SHOWN_TEXTS * made.each : made.each]
+        found[f"continued_{name}"] = [_marked(row, made.free, tokenizer)[:SHOWN_CHARACTERS] for row in rows]
+    return found
+
+
+def _marked(row: npt.NDArray[np.int64], free: slice, tokenizer: Tokenizer) -> str:
+    """The text of a sequence, the tokens outside ``free`` in brackets."""
+    pieces = (row[: free.start], row[free], row[free.stop :])
+    before, drawn, after = (tokenizer.decode(piece, eos=EOS) if len(piece) else "" for piece in pieces)
+    given = [text and text.join(GIVEN) for text in (before, after)]
+    return given[0] + drawn + given[1]
 
 
 def evaluate(

@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("workbench.cli.audit", "what a sampler gets wrong on texts whose law is known"),
     "grid": ("workbench.cli.grid", "run recipes along axes beside a baseline, and compare them"),
     "report": ("workbench.cli.report", "one table and one page for several runs"),
+    "board": ("workbench.cli.board", "TensorBoard on several runs, or on a grid"),
     "reproduce": ("workbench.cli.reproducing", "make a run again from its folder alone, and compare the figures"),
     "tasks": ("workbench.cli.tasks", "data of downstream tasks made ready; two evaluations compared"),
     "import": ("workbench.cli.importing", "make a run of published weights: the hub's, a file's, a folder's"),
