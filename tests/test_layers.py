@@ -23,7 +23,7 @@ ASSEMBLY = tuple(
         "match", "opening", "publish", "reproduce", "solving", "start",
     )
 )
-ABOVE = tuple(f"workbench.{name}" for name in ("grid", "launch", "report", "audit", "tasks"))
+ABOVE = tuple(f"workbench.{name}" for name in ("api", "grid", "launch", "report", "audit", "tasks"))
 BELOW_DATA = (CORE, KERNELS, "graphs", "samplers", PROCESSES)
 BELOW_ASSEMBLY = (*BELOW_DATA, "backbones", "backbones.base", DATA, TRAIN, METRICS)
 

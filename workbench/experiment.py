@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -226,6 +226,28 @@ def evaluate(
         write_json(run.results, results.as_data())
         if run.finished:  # a look at a run that is still to be trained on does not end it
             run.mark("evaluated", step=results.provenance["step"])
+    return results
+
+
+def evaluate_as(
+    path: Path | str,
+    overrides: Iterable[str],
+    cache: Path | str | None = None,
+    tell: Tell = silent,
+    packing: Progress | None = None,
+) -> Results:
+    """Measure a run by another sampler or other evaluations; kept as ``measured/<hash>.json``, as a grid's cells are.
+
+    Raises:
+        WorkbenchError: as `evaluate`; a setting that would make another training.
+    """
+    run, before = reopen(path)
+    resolved = reopen(path, overrides)[1]
+    if resolved.hash != before.hash:
+        raise RunError("evaluating changes the sampler and what is measured; train a recipe with the other settings")
+    results = examine(run, resolved, cache, tell, packing)
+    run.measured.mkdir(exist_ok=True)
+    write_json(run.measured / f"{resolved.measured}.json", results.as_data())
     return results
 
 

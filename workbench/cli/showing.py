@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.cli.listing import find_kind
+from workbench.cli.places import plug_in
 from workbench.cli.tables import place, print_json, print_rows
 from workbench.core import index
 from workbench.core import part as parts
@@ -43,7 +44,7 @@ def _recipe(args: argparse.Namespace) -> int:
     from workbench.core.tree import dump_yaml
     from workbench.recipe import load
 
-    _plug_in(args)
+    plug_in(args.plugin)
     resolved = load(args.what, args.more)
     if args.json:
         print_json({"hash": resolved.hash, "recipe": resolved.data})
@@ -58,7 +59,7 @@ def _schema(args: argparse.Namespace) -> int:
     from workbench.recipe import Recipe
 
     index.import_parts()
-    _plug_in(args)
+    plug_in(args.plugin)
     print_json(json_schema(Recipe))
     return 0
 
@@ -67,7 +68,7 @@ def _kernels(args: argparse.Namespace) -> int:
     """Every operation that has several implementations: which one runs here, and why not the others."""
     if args.more:
         raise WorkbenchError(f"`workbench show kernels` shows all of them; leave out {args.more[0]!r}")
-    _plug_in(args)
+    plug_in(args.plugin)
     from workbench.doctor import kernels
 
     device, precision, why, found = kernels()
@@ -101,7 +102,7 @@ def _part(args: argparse.Namespace, known: index.Index, kind: str, name: str) ->
         raise UnknownPart(f"there is no {kind} {name!r}.{did_you_mean(name, found)}")
     entry = found[name]
     index.import_parts(known)  # all of them: settings name the parts that fit, siblings bring defaults
-    _plug_in(args)
+    plug_in(args.plugin)
     part = KINDS[kind].lookup(name)
     rows = [_row(part, setting) for setting in parts.settings(part).values()]
     if args.json:
@@ -162,10 +163,3 @@ def _default(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(_default(item) for item in value) or "none"
     return "none" if value is None else str(value)
-
-
-def _plug_in(args: argparse.Namespace) -> None:
-    from workbench.core.plugins import load_plugin
-
-    for file in args.plugin:
-        load_plugin(file)
