@@ -23,10 +23,12 @@ ASSEMBLY = tuple(
     f"workbench.{name}"
     for name in (
         "recipe", "assemble", "doctor", "environment", "run", "evaluate", "experiment", "drawing", "check", "judging",
-        "match", "nats", "opening", "publish", "reproduce", "sets", "shards", "solving", "start", "tasks",
+        "match", "nats", "opening", "publish", "reproduce", "sets", "shards", "solving", "start", "tasks", "watching",
     )
 )
-ABOVE = tuple(f"workbench.{name}" for name in ("grid", "launch", "report", "study", "audit", "bench", "profiling"))
+ABOVE = tuple(
+    f"workbench.{name}" for name in ("api", "grid", "launch", "report", "study", "audit", "bench", "profiling")
+)
 BELOW_DATA = (CORE, KERNELS, "graphs", "samplers", PROCESSES)
 BELOW_ASSEMBLY = (*BELOW_DATA, "backbones", "backbones.base", DATA, TRAIN, METRICS)
 

@@ -3,44 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
 import torch
-from torch import nn
 
 from workbench import assemble
-from workbench.assemble import Model
 from workbench.core.files import read_json, write_json
 from workbench.core.loading import Resolved
-from workbench.core.rng import Rng
 from workbench.data.base import Progress
 from workbench.data.section import Prepared
 from workbench.data.windows import Windows
-from workbench.evaluate import Examiner, Tell, silent
+from workbench.evaluate import Tell, silent
 from workbench.kernels import dispatch
-from workbench.metrics.base import Evaluation, Evidence, measure, reason_of
+from workbench.metrics.base import measure
 from workbench.metrics.results import Results
 from workbench.metrics.value import Value
 from workbench.opening import load_trained, reopen
-from workbench.processes.base import Shell
 from workbench.run import RunError, RunFolder
 from workbench.shards import forget
 from workbench.start import NOTE, note, parent_run, put
-from workbench.train.base import Evaluator
 from workbench.train.checkpoint import CheckpointError, Unreadable, read
 from workbench.train.loop import Trainer
 from workbench.train.machine import settle
 from workbench.train.parallel import Parallel, join, leave
+from workbench.watching import evaluators_of, shown
 
 DATA = "data.json"
 """The note in a run's folder of the text and the tokens that it was trained on."""
-SHOWN_TEXTS = 4
-"""Samples kept as text at each evaluation while training, and characters of each."""
-SHOWN_CHARACTERS = 600
 
 
 def create(resolved: Resolved, root: Path | str = "runs") -> RunFolder:
@@ -177,48 +168,9 @@ def trainer(
         hparams=resolved.data,
         parallel=parallel,
         quiet=quiet,
-        evaluators=_evaluators(resolved, model, data, rng),
+        evaluators=evaluators_of(resolved, model, data, rng),
     )
     return made
-
-
-def _evaluators(resolved: Resolved, model: Model, data: Prepared, rng: Rng) -> list[Evaluator]:
-    """Evaluations with a cadence as the trainer's callables."""
-    corpus, sampler = assemble.data_of(resolved).corpus, assemble.sampler(resolved)
-
-    def evaluator(name: str, evaluation: Evaluation) -> Evaluator:
-        def run(step: int, shell: nn.Module) -> Mapping[str, Any]:
-            device = next(shell.parameters()).device
-            # the trainer has set the precision for the evaluators it calls: autocast is on or off already
-            precision = "bf16" if torch.is_autocast_enabled(device.type) else "fp32"
-            shown = replace(model, shell=cast("Shell", shell))  # where rows are trained, a whole copy is looked at
-            examiner = Examiner(shown, data, corpus, sampler, rng.child(f"valid/{name}"), device, precision)
-            evidence = examiner.evidence(evaluation)
-            return _figures(measure(evaluation.metrics, evidence)) | _texts(evaluation, evidence)
-
-        return Evaluator(name, evaluation.every, run)
-
-    named = assemble.evaluations(resolved).items()
-    return [evaluator(name, evaluation) for name, evaluation in named if evaluation.every]
-
-
-def _figures(values: list[Value]) -> dict[str, Any]:
-    return {value.name: value.value for value in values if value.value is not None}
-
-
-def _texts(evaluation: Evaluation, evidence: Evidence) -> dict[str, Any]:
-    shown = _shown(evaluation, evidence)[0]
-    return {"texts": [text[:SHOWN_CHARACTERS] for text in shown[:SHOWN_TEXTS]]} if shown else {}
-
-
-def _shown(evaluation: Evaluation, evidence: Evidence) -> tuple[list[str], list[str], list[Value]]:
-    """(samples, real texts, a value that says why there are none): a failing sampler fails nothing else."""
-    if not evaluation.samples:
-        return [], [], []
-    try:
-        return list(evidence.samples.texts), list(evidence.real.texts), []
-    except Exception as error:  # a plug-in's sampler may raise anything
-        return [], [], [Value("samples", None, error=reason_of(error))]
 
 
 def evaluate(
@@ -250,6 +202,28 @@ def forget_shards(run: RunFolder, results: Results) -> None:
         forget(run.shards)
 
 
+def evaluate_as(
+    path: Path | str,
+    overrides: Iterable[str],
+    cache: Path | str | None = None,
+    tell: Tell = silent,
+    packing: Progress | None = None,
+) -> Results:
+    """Measure a run by another sampler or other evaluations; kept as ``measured/<hash>.json``, as a grid's cells are.
+
+    Raises:
+        WorkbenchError: as `evaluate`; a setting that would make another training.
+    """
+    run, before = reopen(path)
+    resolved = reopen(path, overrides)[1]
+    if resolved.hash != before.hash:
+        raise RunError("evaluating changes the sampler and what is measured; train a recipe with the other settings")
+    results = examine(run, resolved, cache, tell, packing)
+    run.measured.mkdir(exist_ok=True)
+    write_json(run.measured / f"{resolved.measured}.json", results.as_data())
+    return results
+
+
 def examine(
     run: RunFolder,
     resolved: Resolved,
@@ -270,7 +244,7 @@ def examine(
     real: list[str] = []
     for evaluation in chosen.values():
         evidence = examiner.evidence(evaluation, tell)
-        drawn, held_out, failed = _shown(evaluation, evidence)
+        drawn, held_out, failed = shown(evaluation, evidence)
         values += [*measure(evaluation.metrics, evidence), *failed]
         samples, real = drawn or samples, held_out or real
     return Results(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ from pydantic import StringConstraints
 from backbones.base import Backbone
 from samplers.base import Sampler
 from workbench.core.bounds import Natural
-from workbench.core.errors import Problem, RecipeError
+from workbench.core.errors import Problem, RecipeError, WorkbenchError
 from workbench.core.loading import Resolved, load_as
 from workbench.core.part import Section
 from workbench.core.places import recipes_folder
@@ -74,7 +75,10 @@ def load(path: Path | str, overrides: Iterable[str] = ()) -> Resolved:
         RecipeError: with every problem of the recipe.
         WorkbenchError: the file cannot be read.
     """
-    return _load(found(Path(path)), tuple(overrides), ())
+    place = found(Path(path))
+    if not place.exists():
+        raise WorkbenchError(f"{path}: there is no such file{_nearest(Path(path))}")
+    return _load(place, tuple(overrides), ())
 
 
 def _load(path: Path, overrides: tuple[str, ...], below: tuple[Any, ...]) -> Resolved:
@@ -100,3 +104,12 @@ def found(path: Path) -> Path:
     relative = path.relative_to("recipes") if path.parts[:1] == ("recipes",) else path
     shipped = recipes_folder() / relative
     return shipped if not path.is_absolute() and not path.exists() and shipped.is_file() else path
+
+
+def _nearest(path: Path) -> str:
+    """A hint at the shipped recipe that was meant: one of much the same name, or of the same without ``.yaml``."""
+    folder = recipes_folder()
+    names = [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*.yaml"))]
+    wanted = path.relative_to("recipes") if path.parts[:1] == ("recipes",) else path
+    close = difflib.get_close_matches(wanted.as_posix(), names, n=1, cutoff=0.7)
+    return f". Did you mean recipes/{close[0]}?" if close else ""

@@ -111,12 +111,19 @@ class RunFolder:
         except (FileNotFoundError, NotADirectoryError):
             begun = (self.path / "resolved.yaml").is_file()
             lost = "; train its recipe again: what it holds is kept, and the file is made anew" * begun
-            raise RunError(f"{self.path} is no run folder (it has no status file){lost}") from None
+            raise RunError(f"{self.path} is no run folder (it has no status file){lost or self._meant()}") from None
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise RunError(
                 f"{self.path / 'status'} cannot be read ({error}); remove that file and train the recipe again: "
                 "what the run holds is kept"
             ) from error
+
+    def _meant(self) -> str:
+        """What somebody wanted who names a recipe, or the folder of all runs."""
+        if self.path.suffix in (".yaml", ".yml") and self.path.is_file():
+            return f"; it is a recipe, train it first: workbench train {self.path}"
+        inside = sorted(self.path.glob("*/status"))
+        return f"; it holds runs, name one of them: {inside[0].parent}" if inside else ""
 
     @property
     def state(self) -> str:

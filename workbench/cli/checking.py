@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from workbench.cli.places import plug_in
 from workbench.cli.tables import amount, print_json, print_rows
 from workbench.core.errors import RecipeError, WorkbenchError
 
@@ -17,7 +18,8 @@ LONGEST, MOST = 1 << 24, 1 << 16
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("files", nargs="*", metavar="FILE", help="a recipe")
+    parser.add_argument("override", nargs="*", metavar="FILE", help="recipes, and settings to change in all of them")
+    parser.add_argument("--plugin", action="append", default=[], metavar="FILE", help="a plug-in file to load first")
     parser.add_argument(
         "--contract", action="append", default=[], metavar="PLUGIN.py", help="run the contract checks on its parts"
     )
@@ -33,11 +35,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check everything named; 0 when nothing is wrong, 1 when something is, 2 when nothing was named."""
-    if not args.files and not args.contract:
+    files = [word for word in args.override if "=" not in word or Path(word).is_file()]
+    changes = [word for word in args.override if word not in files]
+    if not files and not args.contract:
         error = WorkbenchError("name recipes to check, or a plug-in: --contract my_gru.py")
         error.exit_code = 2
         raise error
-    recipes = [_recipe(file, args.lengths, args.processes) for file in args.files]
+    plug_in(args.plugin)
+    recipes = [_recipe(file, changes, args.lengths, args.processes) for file in files]
     contracts = [found for file in args.contract for found in _contract(file)]
     bad = sum(bool(found["problems"]) for found in (*recipes, *contracts))
     if args.json:
@@ -73,7 +78,7 @@ def _numbers(text: str, most: int, what: str) -> list[int]:
     return found
 
 
-def _recipe(file: str, lengths: list[int], processes: list[int]) -> dict[str, Any]:
+def _recipe(file: str, changes: list[str], lengths: list[int], processes: list[int]) -> dict[str, Any]:
     from workbench.check import at_lengths, at_processes, estimate
     from workbench.core.plugins import isolated
     from workbench.recipe import load
@@ -81,7 +86,7 @@ def _recipe(file: str, lengths: list[int], processes: list[int]) -> dict[str, An
     found: dict[str, Any] = {"file": file, "problems": []}
     try:
         with isolated():
-            resolved = load(file)
+            resolved = load(file, changes)
             found |= {"name": resolved.name, "hash": resolved.hash} | asdict(estimate(resolved))
             if lengths:
                 found["lengths"] = [asdict(one) for one in at_lengths(resolved, lengths)]

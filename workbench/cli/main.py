@@ -37,11 +37,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "profile": ("workbench.cli.profile", "where the time and memory of an update, or of sampling, go"),
     "bench": ("workbench.cli.bench", "ways of doing the same work, timed side by side"),
     "report": ("workbench.cli.report", "one table and one page for several runs"),
+    "board": ("workbench.cli.board", "TensorBoard on several runs, or on a grid"),
     "reproduce": ("workbench.cli.reproducing", "make a run again from its folder alone, and compare the figures"),
     "tasks": ("workbench.cli.tasks", "data of downstream tasks made ready; two evaluations compared"),
     "import": ("workbench.cli.importing", "make a run of published weights: the hub's, a file's, a folder's"),
     "export": ("workbench.cli.exporting", "write a run's weights for others, as a Hugging Face folder"),
     "doctor": ("workbench.cli.doctor", "what this machine offers and lacks, and a run of a few seconds as a test"),
+    "completion": ("workbench.cli.completion", "a script by which bash, zsh or fish completes all this"),
     "quickstart": ("workbench.cli.quickstart", "train a small SEDD and a GPT-2 on real prose and compare them"),
 }
 """Command → (module, one line of help)."""
@@ -64,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # argparse ends a list of positionals at the first option; overrides may stand behind one
         args.override += unknown
     elif unknown:
-        args._own.error(f"unrecognized arguments: {' '.join(unknown)}")
+        args._own.error(f"unrecognized arguments: {' '.join(unknown)}{_meant(unknown, 'override' in args)}")
     try:
         with _terminable():
             status = int(args._act(args))
@@ -81,6 +83,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"workbench {args.command}: {message}", file=sys.stderr)
         return status
+
+
+def _meant(unknown: Sequence[str], takes_settings: bool) -> str:
+    """What somebody wanted who gave settings as options, or with spaces around the sign."""
+    settings = [word.lstrip("-") for word in unknown if word.startswith("--") and "=" in word and "." in word]
+    if settings and takes_settings:
+        return f". Settings stand without dashes: {' '.join(settings)}"
+    return ""
 
 
 def _in_words(error: BaseException) -> tuple[str, int]:
@@ -134,6 +144,13 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             command.configure(own)
             own.set_defaults(_act=command.run, _own=own)  # names that no argument of a command takes
     return parser
+
+
+def configured(name: str) -> argparse.ArgumentParser:
+    """The parser of one command, with all its arguments."""
+    own = _Parser(prog=f"workbench {name}")
+    importlib.import_module(COMMANDS[name][0]).configure(own)
+    return own
 
 
 class _Parser(argparse.ArgumentParser):

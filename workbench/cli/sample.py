@@ -22,6 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first sequence: other numbers, other texts")
     parser.add_argument("--batch", type=int, default=32, help="sequences at a time (changes no text)")
     parser.add_argument("--checkpoint", default="last", help="last, best, or a step (default: last)")
+    parser.add_argument("--plugin", action="append", default=[], metavar="FILE", help="a plug-in file to load first")
     parser.add_argument("--json", action="store_true", help="one JSON object with texts, ids, calls and seconds")
 
 
@@ -29,8 +30,10 @@ def run(args: argparse.Namespace) -> int:
     """Draw and print. What was given is underlined on a terminal."""
     import json
 
+    from workbench.cli.places import plug_in
     from workbench.drawing import draw_texts, template
 
+    plug_in(args.plugin)
     opened, canvas_of = template(
         args.run,
         args.override,

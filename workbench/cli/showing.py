@@ -9,6 +9,7 @@ from pathlib import Path
 
 from workbench.cli.describing import Member, bases, contract, declared, prose, rows
 from workbench.cli.listing import find_kind
+from workbench.cli.places import plug_in
 from workbench.cli.tables import place, print_json, print_rows
 from workbench.core import index
 from workbench.core.errors import UnknownPart, WorkbenchError
@@ -44,7 +45,7 @@ def _recipe(args: argparse.Namespace) -> int:
     from workbench.core.tree import dump_yaml
     from workbench.recipe import load
 
-    _plug_in(args)
+    plug_in(args.plugin)
     resolved = load(args.what, args.more)
     if args.json:
         print_json({"hash": resolved.hash, "recipe": resolved.data})
@@ -59,7 +60,7 @@ def _schema(args: argparse.Namespace) -> int:
     from workbench.recipe import Recipe
 
     index.import_parts()
-    _plug_in(args)
+    plug_in(args.plugin)
     print_json(json_schema(Recipe))
     return 0
 
@@ -68,7 +69,7 @@ def _kernels(args: argparse.Namespace) -> int:
     """Every operation that has several implementations: which one runs here, and why not the others."""
     if args.more:
         raise WorkbenchError(f"`workbench show kernels` shows all of them; leave out {args.more[0]!r}")
-    _plug_in(args)
+    plug_in(args.plugin)
     from workbench.doctor import kernels
 
     device, precision, why, found = kernels()
@@ -88,7 +89,7 @@ def _reference(args: argparse.Namespace) -> int:
 
     known = index.scan([Path(file) for file in args.plugin])
     index.import_parts(known)
-    _plug_in(args)
+    plug_in(args.plugin)
     kinds = [find_kind(known, word) for word in args.more] or sorted(known.kinds)
     pages = {kind: reference.kind_page(known, kind) for kind in kinds}
     if not args.more:
@@ -138,7 +139,7 @@ def _part(args: argparse.Namespace, known: index.Index, kind: str, name: str) ->
         raise UnknownPart(f"there is no {kind} {name!r}.{did_you_mean(name, found)}")
     entry = found[name]
     index.import_parts(known)  # all of them: settings name the parts that fit, siblings bring defaults
-    _plug_in(args)
+    plug_in(args.plugin)
     part = KINDS[kind].lookup(name)
     found_rows, says = rows(part), declared(part)
     if args.json:
@@ -166,10 +167,3 @@ def _part(args: argparse.Namespace, known: index.Index, kind: str, name: str) ->
         words = "; ".join(f"{name} {value}" for name, value in says)
         print(f"It declares: {words}. `workbench show {kind}` says what that means.")
     return 0
-
-
-def _plug_in(args: argparse.Namespace) -> None:
-    from workbench.core.plugins import load_plugin
-
-    for file in args.plugin:
-        load_plugin(file)

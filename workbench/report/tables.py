@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from workbench.metrics.results import Results
 from workbench.metrics.value import Value
 from workbench.report.collect import Run, collect
 
@@ -246,6 +247,12 @@ def _notes(runs: Sequence[Run], values: Sequence[dict[str, Value | None]], colum
             value = row[column.key]
             if value is not None and value.value is None:
                 yield f"{run.label}, {column.head}: {value.error or 'no value'}"
+
+
+def table_with(folders: Sequence[Path | str], results: Sequence[Results]) -> Table:
+    """The main table of runs by other figures than those that their folders keep."""
+    runs = collect(folders)
+    return main_table([replace(run, results=found) for run, found in zip(runs, results, strict=True)])
 
 
 def print_table(runs: Iterable[Path | str], console: object | None = None) -> None:

@@ -81,8 +81,7 @@ class Trainer:
         self.interrupts = Interrupts()
         self.evaluations = Evaluations(evaluators, settings.best, self.interrupts, self.parallel.world == 1)
         self.window = Window(self.parallel)
-        # a CPU gives up nothing by reading the loss at once; on a GPU it is read when a line is logged
-        self.immediate = self.device.type == "cpu" or settings.skip_nonfinite > 0
+        self.immediate = self.device.type == "cpu" or settings.skip_nonfinite > 0  # a GPU's loss is read late
         self.step, self.tokens, self.before, self.skipped = 0, 0, 0.0, list[int]()
 
     def fit(self) -> Outcome:
@@ -298,7 +297,7 @@ class Trainer:
         found = self.checkpoints.load_last(cut=self.shared.cut())
         notes = [f"damaged: {text}" for text in self.checkpoints.damaged]
         if found is not None:
-            notes.append(f"resumed after {found.step} updates from {found.path}")
+            notes += [f"resumed after {found.step} updates from {found.path}"]
             with taking_up(found):
                 notes += self._take_up(found)
         return [*notes, str(self.machine)]
@@ -308,13 +307,13 @@ class Trainer:
         self.learner.restore(found)
         self.process.recall(found.tensors.get("process", {}))
         self.step, self.tokens, self.before = found.step, int(found.state["tokens"]), float(found.state["seconds"])
-        self.skipped = [int(step) for step in found.state["skipped"]]
-        self.evaluations.best = None if found.state["best"] is None else dict(found.state["best"])
+        best, self.skipped = found.state["best"], [int(step) for step in found.state["skipped"]]
+        self.evaluations.best = None if best is None else dict(best)
         return self.machine.go_on(found.state["machine"])
 
     def _open_log(self) -> Log | NoLog:
-        path, views = self.run.path / "log.jsonl", self.settings.views
-        return Log(path, self.step, views, self.hparams) if self.parallel.lead else NoLog()
+        made = (self.run.path / "log.jsonl", self.step, self.settings.views, self.hparams)
+        return Log(*made) if self.parallel.lead else NoLog()
 
     def _mark(self, state: str, **facts: Any) -> None:
         if self.parallel.lead:

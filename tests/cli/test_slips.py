@@ -1,0 +1,129 @@
+"""The commonest slips, each answered by what was meant; completion; settings and plug-ins where commands take them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from workbench.cli.completion import OF_RECIPES, bash, fish, known, zsh
+from workbench.cli.main import COMMANDS, main
+from workbench.core.files import read_json
+from workbench.core.plugins import isolated
+
+SMOKE = "recipes/smoke/sedd.yaml"
+SLIPS = [
+    ("trian {recipe}", "Did you mean 'train'?"),
+    ("show backbone tranformer", "Did you mean 'transformer'?"),
+    ("show backbne transformer", "Did you mean 'backbone'?"),
+    ("train {recipe} trian.steps=5", "Did you mean 'train'?"),
+    ("train {recipe} train.steps=many", "train.steps: needs an integer"),
+    ("train {recipe} --train.steps=5", "Settings stand without dashes: train.steps=5"),
+    ("train {recipe} train.steps", "write path=value, as in train.steps=100"),
+    ("train recipes/smoke/sed.yaml", "Did you mean recipes/smoke/sedd.yaml?"),
+    ("train quickstart/sedd", "Did you mean recipes/quickstart/sedd.yaml?"),
+    ("train {run}", "workbench train --resume {run}"),
+    ("train --resume {runs}", "it holds runs, name one of them: {run}"),
+    ("sample {recipe}", "it is a recipe, train it first: workbench train {recipe}"),
+    ("sample {run} steps=4", "as in sampler.steps=32"),
+    ("eval {run} train.steps=4", "evaluating changes the sampler and what is measured"),
+    ("eval sampler.steps=4", "name a run folder to evaluate"),
+]
+"""What is typed, and what the answer says."""
+
+
+@pytest.fixture
+def run(smoke, tmp_path):
+    return shutil.copytree(smoke("sedd").path, tmp_path / "runs" / smoke("sedd").path.name)
+
+
+def typed(words):
+    try:
+        return main(words)
+    except SystemExit as exit:
+        return exit.code
+
+
+def test_slips_are_answered_by_what_was_meant(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = tmp_path / "mine.yaml"
+    parent = os.path.relpath(Path(__file__).parents[2] / SMOKE, tmp_path)
+    recipe.write_text(f"extends: {parent}\nname: mine\n")
+    places = {"recipe": recipe, "run": run, "runs": run.parent}
+    for words, said in SLIPS:
+        capsys.readouterr()
+        assert typed(words.format(**places).split()) in (1, 2), words
+        told = capsys.readouterr().err
+        assert said.format(**places) in told, f"{words}: {told}"
+        assert "Traceback" not in told
+
+
+def test_check_takes_settings(capsys):
+    sizes = []
+    for words in ([], ["backbone.dim=64"]):
+        assert main(["check", SMOKE, *words, "--json"]) == 0
+        sizes.append(json.loads(capsys.readouterr().out)["recipes"][0]["parameters"])
+    assert sizes[0] < sizes[1]
+    assert main(["check", SMOKE, "--json", "backbone.dim=-1"]) == 1, "behind an option too"
+
+
+def test_eval_by_another_sampler_keeps_the_runs_own_figures(run, capsys):
+    before = (run / "results.json").read_bytes()
+    assert main(["eval", str(run), "sampler.steps=2", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    calls = next(value["value"] for value in found["values"] if value["name"] == "network_calls")
+    assert calls <= 3
+    (kept,) = (run / "measured").glob("*.json")
+    assert read_json(kept) == found and (run / "results.json").read_bytes() == before
+
+
+def test_eval_and_sample_take_plugins(run, tmp_path, capsys):
+    plugin = tmp_path / "plain_times.py"
+    plugin.write_text(
+        "from samplers.times import Uniform\nfrom samplers.base import Times\n\n\n"
+        '@Times.register("evenly_again")\nclass Again(Uniform):\n    """The same by another name."""\n'
+    )
+    for words in (["sample", str(run), "--count", "1"], ["eval", str(run)]):
+        with isolated():
+            assert main([*words, "sampler.times=evenly_again"]) == 1
+            assert "evenly_again" in capsys.readouterr().err
+            assert main([*words, "sampler.times=evenly_again", "--plugin", str(plugin)]) == 0
+
+
+# --- completion -------------------------------------------------------------------------------------------------
+
+
+def completed(*words):
+    """What bash offers after these words (the last may be begun), without any program to be found."""
+    listed = " ".join(f"'{word}'" for word in words)
+    asked = f"COMP_WORDS=({listed}); COMP_CWORD={len(words) - 1}; PATH=/nowhere; _workbench; echo \"${{COMPREPLY[*]}}\""
+    done = subprocess.run(["bash", "--norc", "-c", bash(known()) + asked], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="no bash on this machine")
+def test_bash_completes_commands_kinds_parts_recipes_and_options():
+    assert set(completed("workbench", "")) >= set(COMMANDS)
+    assert completed("workbench", "qu") == ["quickstart"]
+    assert "backbone" in completed("workbench", "show", "ba")
+    assert completed("workbench", "show", "backbone", "mam") == ["mamba", "mamba2"]
+    assert completed("workbench", "list", "backbo") == ["backbone"]
+    for command in OF_RECIPES:
+        assert "recipes/smoke/sedd.yaml" in completed("workbench", command, "recipes/smoke/"), command
+    assert completed("workbench", "--debug", "train", "--res") == ["--resume"]
+
+
+def test_other_shells():
+    names = known()
+    assert bash(names) in zsh(names) and "bashcompinit" in zsh(names)
+    text = fish(names)
+    assert "complete -c workbench -n '__fish_use_subcommand' -f -a train" in text
+    for line in text.splitlines()[1:]:
+        assert line.startswith("complete -c workbench -n '") and line.replace("\\'", "").count("'") % 2 == 0
+    if shutil.which("fish"):
+        assert subprocess.run(["fish", "-n"], input=text, text=True, timeout=20).returncode == 0
