@@ -22,7 +22,8 @@ from workbench.report.differences import Difference, compared, differences_table
 from workbench.report.frontiers import SIGNS, frontier
 from workbench.report.grid_tables import arms_table, long_rows
 from workbench.report.plots import Plot, all_plots
-from workbench.report.tables import Table
+from workbench.report.scaling import laws, scaling_plot, scaling_table
+from workbench.report.tables import Table, significant
 from workbench.report.tried import sentence, tried_table
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class GridPage:
     failed: Sequence[str]
     trainings: Sequence[Run]
     tried: Table = NOTHING_TRIED
+    scaling: Sequence[Table] = ()
 
 
 def write_page(page: GridPage, out: Path) -> list[Path]:
@@ -81,11 +83,14 @@ def grid_page(planned: Planned, found: Sequence[Standing]) -> GridPage:
     done = sum(one.state == "done" for one in found)
     drawn = (frontier(arms, wanted, number) for number, wanted in enumerate(settings.frontiers))
     plots = [plot for plot in drawn if plot is not None]
+    fitted = [(wanted, laws(arms, wanted)) for wanted in settings.scaling]
+    scaled = (scaling_plot(arms, one, wanted, number) for number, (wanted, one) in enumerate(fitted))
+    plots += [plot for plot in scaled if plot is not None]
     if 1 < len(trainings) <= CURVES:
         plots += all_plots(trainings)
     lead = f"{done} of {len(found)} cells measured: {len(arms)} arms"
     lead += f", {len(trainings)} training{'s' * (len(trainings) != 1)}."
-    lead = " ".join(text for text in (lead, sentence(found), settings.note) if text)
+    lead = " ".join(text for text in (lead, sentence(found), took(planned, arms), settings.note) if text)
     axes = [axis for axis in planned.grid.axes if axis not in settings.over]
     return GridPage(
         title=planned.grid.name,
@@ -98,6 +103,22 @@ def grid_page(planned: Planned, found: Sequence[Standing]) -> GridPage:
         failed=[text for arm in arms for text in arm.failed],
         trainings=trainings,
         tried=tried_table(found),
+        scaling=[scaling_table(one, wanted) for wanted, one in fitted],
+    )
+
+
+def took(planned: Planned, arms: Sequence[Arm]) -> str:
+    """What training took by the logs, where the grid holds its arms to the wall clock; "" elsewhere."""
+    bound = planned.grid.fair.seconds
+    runs = {run.hash: run for arm in arms if not arm.baseline for run in arm.repeats.values() if run.log}
+    logged = [(float(run.log[-1].get("seconds") or 0.0), run) for run in runs.values()]
+    if bound is None or len(logged) < 2:
+        return ""
+    (least, fast), (most, slow) = (end(logged, key=lambda pair: pair[0]) for end in (min, max))
+    verdict = "within" if most <= least * (1 + float(bound)) else "NOT within"
+    return (
+        f"Training took {significant(least)} s ({fast.label}) to {significant(most)} s ({slow.label}), {verdict} the "
+        f"{float(bound):.0%} that the grid allows."
     )
 
 
@@ -109,6 +130,7 @@ def _html(page: GridPage, date: str) -> str:
     parts = [
         html.section("Figures", html.table_of(page.table) + html.notes_of(page.table)),
         html.section("Differences to the baseline", html.table_of(table) + html.notes_of(table)) if table.rows else "",
+        *(html.section("Power law", html.table_of(one) + html.notes_of(one)) for one in page.scaling if one.rows),
         html.section("Tried", html.table_of(page.tried) + html.notes_of(page.tried)) if page.tried.rows else "",
         html.section("Plots", legends + html.panels(page.plots)) if page.plots else "",
         html.section("Not measured", html.items(page.failed)) if page.failed else "",
@@ -130,9 +152,10 @@ def _markdown(page: GridPage, date: str) -> str:
     if table.rows:
         parts += ["## Differences to the baseline", markdown.table_text(table, "arm")]
         parts.append("\n".join(f"- {markdown.line(note)}" for note in table.notes))
-    if page.tried.rows:
-        parts += ["## Tried", markdown.table_text(page.tried, "cell")]
-        parts.append("\n".join(f"- {markdown.line(note)}" for note in page.tried.notes))
+    for heading, first, one in (*(("Power law", "arms", law) for law in page.scaling), ("Tried", "cell", page.tried)):
+        if one.rows:
+            parts += [f"## {heading}", markdown.table_text(one, first)]
+            parts.append("\n".join(f"- {markdown.line(note)}" for note in one.notes))
     for plot in page.plots:  # the SVG has no words beside its axes, and Markdown no legend
         told = ", ".join(f"{mark} {label}" for mark, label in zip(itertools.cycle(SIGNS), plot.legend, strict=False))
         text = f"![{plot.title}]({FIGURES}/{plot.name}.svg)\n\n*{plot.title}.* {plot.caption}"
