@@ -61,6 +61,18 @@ def test_ablation(monkeypatch, tmp_path):
     assert "one − two" in (tmp_path / "out" / "ablation.md").read_text()
 
 
+def test_grid_overhead(monkeypatch, tmp_path):
+    """A grid of two cells beside the same two trainings, a round of each."""
+    import grid_overhead
+
+    words = ["--steps", "2", "--cells", "2", "--rounds", "1", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["grid_overhead.py", *words])
+    grid_overhead.main()
+    record = json.loads((tmp_path / "overhead.json").read_text())
+    assert {len(found) for found in record["seconds_a_cell"].values()} == {1}
+    assert record["ratio"] > 0 and "beside plain" in (tmp_path / "overhead.md").read_text()
+
+
 SMALL = ["--vocab", "60", "--dim", "32", "--depth", "1", "--length", "16", "--threads", "1", "--rounds", "1"]
 
 
