@@ -6,6 +6,7 @@ import csv
 import io
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +18,7 @@ from workbench.report.arms import Arm
 from workbench.report.collect import Run
 from workbench.report.differences import compared
 from workbench.report.frontiers import frontier, lines
-from workbench.report.grid_page import GridPage, _csv
+from workbench.report.grid_page import GridPage, _csv, took
 from workbench.report.grid_tables import arms_table, best_of, long_rows
 from workbench.report.scaling import laws, scaling_plot, scaling_table
 
@@ -165,7 +166,20 @@ def test_power_laws_are_fitted_for_each_arm_over_all_repetitions():
     assert two.law is None and "takes three sizes" in two.why
     table = scaling_table(found, wanted)
     assert table.rows[0].cells[0].text.startswith("0.5 (") and table.rows[1].cells[0].error
+    assert "open" not in table.rows[0].cells[1].text
     assert table.rows[0].cells[-1].text == "6: 1 k, 10 k, 100 k"
     plot = scaling_plot(arms, found, wanted, 0)
     assert plot.svg.startswith("<svg") and plot.legend == ("a", "b")
     assert scaling_plot(arms, [], wanted, 0) is None
+
+
+@pytest.mark.parametrize(("bound", "said"), [(0.5, "within the 50%"), (0.2, "NOT within the 20%"), (None, "")])
+def test_the_page_says_what_training_took_where_arms_are_held_to_it(bound, said):
+    planned = SimpleNamespace(grid=SimpleNamespace(fair=SimpleNamespace(seconds=bound)))
+    logged = {
+        name: replace(run(name), hash=name, log=[{"seconds": s}]) for name, s in (("a", 10), ("b", 14), ("g", 99))
+    }
+    arms = [arm(name, [one], baseline=name == "g") for name, one in logged.items()]
+    sentence = took(planned, arms)
+    assert said in sentence and ("10 s (a) to 14 s (b)" in sentence or bound is None)
+    assert took(planned, arms[:1]) == ""

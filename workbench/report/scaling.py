@@ -66,7 +66,7 @@ def scaling_table(found: Sequence[Law], wanted: Scaling) -> Table:
             rows.append(Row(one.label, (*[Cell(error=one.why)] * 4, spread), remark=one.why))
             continue
         scale, rms = (Cell(significant(number)) for number in (one.law.scale, one.law.rms))
-        rows.append(Row(one.label, (_constant(one.law.exponent), _constant(one.law.floor), scale, rms, spread)))
+        rows.append(Row(one.label, (_constant(one.law.exponent), _constant(one.law.floor, "0"), scale, rms, spread)))
     notes = (
         f"{wanted.y} = E + A · {wanted.x}^−a by least squares over runs; intervals by the profile of squared errors: "
         "what the runs do not tell from the best fit. «open»: that end is not bounded by these runs.",
@@ -98,6 +98,7 @@ def scaling_plot(arms: Sequence[Arm], found: Sequence[Law], wanted: Scaling, num
     return Plot(name, title, caption, svg_of(figure, name), tuple(one.label for one in drawn))
 
 
-def _constant(one: Fitted) -> Cell:
-    low, high = (OPEN if end is None else significant(end) for end in (one.low, one.high))
+def _constant(one: Fitted, least: str = OPEN) -> Cell:
+    low = least if one.low is None else significant(one.low)
+    high = OPEN if one.high is None else significant(one.high)
     return Cell(f"{significant(one.value)} ({low} … {high})", "95 % interval by the profile of squared errors")
