@@ -62,10 +62,10 @@ def test_ablation(monkeypatch, tmp_path):
 
 
 def test_grid_overhead(monkeypatch, tmp_path):
-    """A grid of two cells beside the same two trainings, a round of each."""
+    """A grid of one cell beside the same training, a round of each."""
     import grid_overhead
 
-    words = ["--steps", "2", "--cells", "2", "--rounds", "1", "--out", str(tmp_path)]
+    words = ["--steps", "2", "--cells", "1", "--rounds", "1", "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["grid_overhead.py", *words])
     grid_overhead.main()
     record = json.loads((tmp_path / "overhead.json").read_text())
