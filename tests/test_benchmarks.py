@@ -40,3 +40,15 @@ def test_ablation(monkeypatch, tmp_path):
     assert [(row["backbone"], row["chosen"]) for row in record["rows"]] == [("two", True), ("one", True)]
     assert all(math.isfinite(row["seeds"][0]["bits_per_byte"]) for row in record["rows"])
     assert "one − two" in (tmp_path / "out" / "ablation.md").read_text()
+
+
+def test_grid_overhead(monkeypatch, tmp_path):
+    """A grid of one cell beside the same training, a round of each."""
+    import grid_overhead
+
+    words = ["--steps", "2", "--cells", "1", "--rounds", "1", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["grid_overhead.py", *words])
+    grid_overhead.main()
+    record = json.loads((tmp_path / "overhead.json").read_text())
+    assert {len(found) for found in record["seconds_a_cell"].values()} == {1}
+    assert record["ratio"] > 0 and "beside plain" in (tmp_path / "overhead.md").read_text()

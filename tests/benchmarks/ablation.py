@@ -3,7 +3,7 @@
 Cells are ordinary runs, found by content: what is finished is not run again, what was killed goes on. Two at a time,
 one thread each:
 
-    python tests/benchmarks/ablation.py recipes/grids/backbones-quick.yaml --steps 500 --out docs/results/backbones
+    python tests/benchmarks/ablation.py recipes/grids/backbones-minutes.yaml --steps 500 --out docs/results/backbones
 
 Each arm's learning rate is chosen by the loss of its last updates, which the comparison never sees.
 """

@@ -6,18 +6,20 @@ import csv
 import io
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from tests.grid.made_up import arm, run
-from workbench.grid.section import Frontier
+from workbench.grid.section import Frontier, Scaling
 from workbench.metrics.value import INDEPENDENT, SHUFFLED, Value
 from workbench.report import latex
 from workbench.report.arms import Arm
 from workbench.report.differences import compared, differences_table
 from workbench.report.frontiers import frontier, judged_alike, lines, references
-from workbench.report.grid_page import GridPage, csv_of
+from workbench.report.grid_page import GridPage, csv_of, took
 from workbench.report.grid_tables import arms_table, best_of, long_rows
+from workbench.report.scaling import laws, scaling_plot, scaling_table
 
 
 def entropy(value, real=4.0):
@@ -204,3 +206,39 @@ def test_an_untested_difference_stays_in_its_family():
 def test_a_figure_that_was_asked_for_and_not_measured_is_told():
     (note,) = [note for note in arms_table([arm("a", [run("a", x=1.0)])], ["x", "y"]).notes if "no arm" in note]
     assert note == "Asked for, and measured by no arm so far: y."
+
+
+def sized(label, size, *losses):
+    runs = [run(f"{label}{size}{i}", parameters_non_embedding=float(size), bits_per_byte=bits(loss))
+            for i, loss in enumerate(losses)]  # fmt: skip
+    return arm(f"{label} · {size}", runs, backbone=label, size=str(size))
+
+
+def test_power_laws_are_fitted_for_each_arm_over_all_repetitions():
+    arms = [arm("baseline", [run("g", parameters_non_embedding=1.0, bits_per_byte=bits(9.0))], baseline=True)]
+    arms += [sized("a", size, 1 + 30 * size**-0.5, 1 + 30 * size**-0.5) for size in (1e3, 1e4, 1e5)]
+    arms += [sized("b", size, 2.0) for size in (1e3, 1e4)]
+    wanted = Scaling("size")
+    one, two = found = laws(arms, wanted)
+    assert (one.label, len(one.points)) == ("a", 6)
+    assert one.law.exponent.value == pytest.approx(0.5, rel=1e-3) and one.law.floor.value == pytest.approx(1, rel=1e-3)
+    assert two.law is None and "takes three sizes" in two.why
+    table = scaling_table(found, wanted)
+    assert table.rows[0].cells[0].text.startswith("0.5 (") and table.rows[1].cells[0].error
+    assert "open" not in table.rows[0].cells[1].text
+    assert table.rows[0].cells[-1].text == "6: 1 k, 10 k, 100 k"
+    plot = scaling_plot(arms, found, wanted, 0)
+    assert plot.svg.startswith("<svg") and plot.legend == ("a", "b")
+    assert scaling_plot(arms, [], wanted, 0) is None
+
+
+@pytest.mark.parametrize(("bound", "said"), [(0.5, "within the 50%"), (0.2, "NOT within the 20%"), (None, "")])
+def test_the_page_says_what_training_took_where_arms_are_held_to_it(bound, said):
+    planned = SimpleNamespace(grid=SimpleNamespace(fair=SimpleNamespace(seconds=bound)))
+    logged = {
+        name: replace(run(name), hash=name, log=[{"seconds": s}]) for name, s in (("a", 10), ("b", 14), ("g", 99))
+    }
+    arms = [arm(name, [one], baseline=name == "g") for name, one in logged.items()]
+    sentence = took(planned, arms)
+    assert said in sentence and ("10 s (a) to 14 s (b)" in sentence or bound is None)
+    assert took(planned, arms[:1]) == ""

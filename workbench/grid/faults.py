@@ -156,7 +156,7 @@ def _report(settings: Mapping[str, Any], axes: Mapping[str, Any]) -> Iterator[Pr
     for axis in over:
         if axis not in axes and axis != "seed":
             yield Problem("report.over", f"there is no axis {axis!r}.{did_you_mean(axis, axes)}")
-    for kind in ("frontiers",):
+    for kind in ("frontiers", "scaling"):
         for i, one in enumerate(settings[kind] or []):
             along = one.settings["along"]
             path = f"report.{kind}[{i}].along"

@@ -23,8 +23,9 @@ def unknown_figures(report: Reported, recipes: Iterable[Resolved]) -> Iterator[P
     asked = [(f"report.columns[{i}]", name) for i, name in enumerate(report.columns or ())]
     if report.compare != Reported().compare:
         asked += [(f"report.compare[{i}]", name) for i, name in enumerate(report.compare)]
-    for i, one in enumerate(report.frontiers):
-        asked += [(f"report.frontiers[{i}].x", one.x), (f"report.frontiers[{i}].y", one.y)]
+    for kind, plots in (("frontiers", report.frontiers), ("scaling", report.scaling)):
+        for i, one in enumerate(plots):
+            asked += [(f"report.{kind}[{i}].x", one.x), (f"report.{kind}[{i}].y", one.y)]
     if not asked:
         return
     by_hash = {recipe.measured: recipe for recipe in recipes}

@@ -63,6 +63,20 @@ class Frontier(Section):
         self.x, self.y, self.along = x, y, along
 
 
+class Scaling(Section):
+    """A power law with a floor, fitted to a figure over sizes for every arm of the other axes: a plot and a table.
+
+    Settings:
+        along: the axis of sizes.
+        x: the figure that is the size.
+        y: the figure that falls with it.
+    """
+
+    def __init__(self, along: str, x: str = "parameters_non_embedding", y: str = "bits_per_byte") -> None:
+        """Keep the names."""
+        self.along, self.x, self.y = along, x, y
+
+
 class Reported(Section):
     """How the page puts cells together.
 
@@ -71,6 +85,7 @@ class Reported(Section):
         columns: figures of the table, by name, in order; all that were measured where left out.
         compare: figures whose differences to the baseline are tested; one family each, adjusted after Holm.
         frontiers: plots of two figures.
+        scaling: power laws over sizes.
         note: a sentence for the head of the page: what it shows and what it does not.
     """
 
@@ -83,10 +98,11 @@ class Reported(Section):
         compare: list[str] = ("bits_per_byte",),  # type: ignore[assignment]
         frontiers: list[Frontier] | None = None,
         note: str = "",
+        scaling: list[Scaling] | None = None,
     ) -> None:
         """Keep the settings."""
         self.over, self.columns, self.compare = tuple(over), columns, tuple(compare)
-        self.frontiers, self.note = frontiers or [], note
+        self.frontiers, self.scaling, self.note = frontiers or [], scaling or [], note
 
 
 class Select(Section):

@@ -23,7 +23,8 @@ from workbench.report.differences import Difference, compared, differences_table
 from workbench.report.frontiers import SIGNS, frontier
 from workbench.report.grid_tables import arms_table, long_rows
 from workbench.report.plots import Plot
-from workbench.report.tables import Table
+from workbench.report.scaling import laws, scaling_plot, scaling_table
+from workbench.report.tables import Table, significant
 from workbench.report.tried import sentence, tried_table
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class GridPage:
     failed: Sequence[str]
     trainings: Sequence[Run]
     tried: Table = NOTHING_TRIED
+    scaling: Sequence[Table] = ()
 
 
 def write_page(page: GridPage, out: Path) -> list[Path]:
@@ -84,16 +86,19 @@ def grid_page(planned: Planned, found: Sequence[Standing]) -> GridPage:
     done = sum(one.state == "done" for one in found)
     drawn = (frontier(arms, wanted, number) for number, wanted in enumerate(settings.frontiers))
     groups = groups_of(arms)
+    fitted = [(wanted, laws(arms, wanted)) for wanted in settings.scaling]
+    scaled = (scaling_plot(arms, one, wanted, number) for number, (wanted, one) in enumerate(fitted))
+    plots = [plot for plot in (*drawn, *scaled) if plot is not None]
     lead = f"{done} of {len(found)} cells measured: {len(arms)} arms"
     lead += f", {len(trainings)} training{'s' * (len(trainings) != 1)}."
-    lead = " ".join(text for text in (lead, sentence(found), settings.note) if text)
+    lead = " ".join(text for text in (lead, sentence(found), took(planned, arms), settings.note) if text)
     axes = [axis for axis in planned.grid.axes if axis not in settings.over]
     return GridPage(
         title=planned.name,
         lead=lead,
         table=arms_table(arms, settings.columns),
         differences=compared(arms, settings.compare),
-        plots=[plot for plot in drawn if plot is not None],
+        plots=plots,
         curves=all_plots(groups[:CURVES]),
         groups=groups,
         arms=arms,
@@ -101,6 +106,22 @@ def grid_page(planned: Planned, found: Sequence[Standing]) -> GridPage:
         failed=[text for arm in arms for text in arm.failed],
         trainings=trainings,
         tried=tried_table(found),
+        scaling=[scaling_table(one, wanted) for wanted, one in fitted],
+    )
+
+
+def took(planned: Planned, arms: Sequence[Arm]) -> str:
+    """What training took by the logs, where the grid holds its arms to the wall clock; "" elsewhere."""
+    bound = planned.grid.fair.seconds
+    runs = {run.hash: run for arm in arms if not arm.baseline for run in arm.repeats.values() if run.log}
+    logged = [(float(run.log[-1].get("seconds") or 0.0), run) for run in runs.values()]
+    if bound is None or len(logged) < 2:
+        return ""
+    (least, fast), (most, slow) = (end(logged, key=lambda pair: pair[0]) for end in (min, max))
+    verdict = "within" if most <= least * (1 + float(bound)) else "NOT within"
+    return (
+        f"Training took {significant(least)} s ({fast.label}) to {significant(most)} s ({slow.label}), {verdict} the "
+        f"{float(bound):.0%} that the grid allows."
     )
 
 
@@ -133,10 +154,13 @@ def html_parts(page: GridPage) -> list[tuple[str, str]]:
     """What a page shows of its figures: (heading, HTML)."""
     shown = [run for arm in page.arms[:SAMPLED] if (run := arm.run) is not None]
     gaps = differences_table(page.differences, page.arms)
-    titles = ("Figures of each arm", "Differences to the baseline", "What was tried")
+    titles = ("Figures of each arm", "Differences to the baseline", "What was tried", "Power laws")
     parts = [("Figures", html.table_of(page.table, titles[0], "arm") + html.notes_of(page.table))]
     if gaps.rows:
         parts.append((titles[1], html.table_of(gaps, titles[1], "arm") + html.notes_of(gaps)))
+    parts += [
+        ("Power law", html.table_of(law, titles[3], "arms") + html.notes_of(law)) for law in page.scaling if law.rows
+    ]
     if page.tried.rows:
         parts.append(("Tried", html.table_of(page.tried, titles[2], "cell") + html.notes_of(page.tried)))
     if page.plots:
@@ -171,6 +195,7 @@ def markdown_parts(page: GridPage, figures: str = FIGURES) -> list[tuple[str, st
     parts = [("Figures", _with_notes(page.table))]
     if table.rows:
         parts.append(("Differences to the baseline", _with_notes(table)))
+    parts += [("Power law", _with_notes(law, "arms")) for law in page.scaling if law.rows]
     if page.tried.rows:
         parts.append(("Tried", _with_notes(page.tried, "cell")))
     drawn = []

@@ -20,7 +20,8 @@ def tried_table(found: Sequence[Standing]) -> Table:
 
     figure = next(column for column in COLUMNS if column.key == "bits_per_byte")
     columns = (Column("tried", "tried", "", str), Column("selection", "selection", figure.unit, figure.write, True))
-    rows, notes = [], []
+    rows: list[Row] = []
+    at_edge: dict[str, list[str]] = {}
     groups: dict[tuple[str, ...], list[Standing]] = {}
     for one in found:
         if one.tried:
@@ -33,13 +34,15 @@ def tried_table(found: Sequence[Standing]) -> Table:
             mark = f"{CHOSEN} " * (each is winner)
             cells = (Cell(mark + told(each.option.values)), _figure(each, columns[1]))
             rows.append(Row(first.cell.name + more, cells))
-        notes += [
-            f"{first.cell.name}{more}: chosen at the edge of the sweep ({words}); a better value may lie beyond."
-            for words in edges(first.tried)
-        ]
+        for words in edges(first.tried):
+            at_edge.setdefault(words, []).append(first.cell.name + more)
     if not rows:
         return Table(columns, ())
     head = f"{CHOSEN}: chosen, by the first quarter of the held-out text; what is compared is of the rest alone."
+    notes = [
+        f"Chosen at the edge of the sweep, where a better value may lie beyond: {words} ({'; '.join(names)})."
+        for words, names in at_edge.items()
+    ]
     return Table(columns, tuple(rows), (head, *notes))
 
 
