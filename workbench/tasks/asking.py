@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 from collections.abc import Iterator
 
@@ -47,10 +48,11 @@ def answered(opened: Opened, asking: Asking) -> dict[str, Answered]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The harness logs what it does; failures are raised."""
+    """The harness logs what it does and draws bars; failures are raised."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
     finally:
         logging.disable(before)
