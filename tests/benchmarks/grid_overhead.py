@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 import yaml
-from machine import processor
 
 from workbench import assemble
+from workbench.environment import cpu_name
 from workbench.recipe import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,7 +93,7 @@ def main() -> None:
     warm = (medians["grid"] * args.cells - one) / (args.cells - 1) if args.cells > 1 else one
     record = {
         "date": time.strftime("%Y-%m-%d"),
-        "machine": processor(),
+        "machine": cpu_name(),
         "torch": torch.__version__,
         "command": " ".join(["python", "tests/benchmarks/grid_overhead.py", *sys.argv[1:]]),
         "steps": args.steps,

@@ -65,7 +65,8 @@ def override(tree: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, A
         path, equals, value = text.partition("=")
         steps = _steps(path.strip()) if equals else None
         if not steps:
-            raise TreeError(f"override {text!r:.200}: write path=value, as in train.steps=9 or sampler.shapers[0].p=1")
+            how = "write path=value, as in train.steps=100 or sampler.shapers[0].p=0.9"
+            raise TreeError(f"override {text!r:.200}: {how}")
         data = read_yaml(value, f"override {path:.200}")
         if any(isinstance(step, int) for step in steps):
             result, child = merge(result, child), {}

@@ -58,7 +58,7 @@ def contrasted(
             raise WorkbenchError(f"{names}: its results keep no units; evaluate both runs again on the same text")
         first = units[0]
         if first is None or one.key != first.key or len(one.values) != len(first.values):
-            protocols = [key.rpartition(":")[0] or "none" for key in (one.key, first.key if first else "")]
+            protocols = [key.rpartition(":")[0] or "none" for key in (first.key if first else "", one.key)]
             if protocols[0] != protocols[1]:
                 how = " and ".join(protocols)
                 raise WorkbenchError(f"{names} were measured by two protocols ({how}), which are never compared")
