@@ -115,7 +115,7 @@ class Examiner:
             cost=self.cost,
             judge=evaluation.judge,
             continuations=(lambda: self.continued(prompts, evaluation.batch, tell)) if prompts is not None else None,
-            prompts=tuple(prompts.ends()) if prompts is not None else (),
+            kinds=evaluation.kinds(),
             sets=(lambda: on_sets(self, evaluation, tell)) if evaluation.sets else None,
             attempts=None if (solving := evaluation.solving) is None else (lambda: self.attempted(solving, tell)),
             answers=None if (asking := evaluation.asking) is None or self.ask is None else partial(self.ask, asking),

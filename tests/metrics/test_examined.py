@@ -53,7 +53,7 @@ def test_failed_continuations_name_their_columns_by_prompt() -> None:
 
     found = measure(
         [ContinuationDiversity(), ContinuationNats()],
-        Evidence(continuations=broken, judge=ByLetter(), prompts=("k1", "infill")),
+        Evidence(continuations=broken, judge=ByLetter(), kinds={"continuations": ("k1", "infill")}),
     )
     assert [value.name for value in found] == [
         "continuation_entropy_k1", "continuation_rep_2_k1", "continuation_entropy_infill", "continuation_rep_2_infill",

@@ -64,16 +64,16 @@ def run(args: argparse.Namespace) -> int:
     if args.worker:
         require_same_plan(planned, args.plan)
         return _work(args, planned)
+    networks = fairness.costed(planned.trainings)
+    if args.dry_run or any(grid.grid.fair.seconds is not None for grid in planned.grids):
+        networks = timed(networks, args.runs, args.trial, args.cache)
     if args.dry_run:
-        networks = timed(fairness.costed(planned.trainings), args.runs, args.trial, args.cache)
         show_plan(planned, networks, args.workers or 1, args.json)
     for grid in planned.grids:
-        networks = fairness.costed(grid.trainings)
-        if grid.grid.fair.seconds is not None:
-            networks = timed(networks, args.runs, args.trial, args.cache)
-        for sentence in fairness.unchecked(grid, networks):
+        own = fairness.costed(grid.trainings, networks)
+        for sentence in fairness.unchecked(grid, own):
             print(sentence, file=sys.stderr)
-        fairness.require_fair(grid, networks)
+        fairness.require_fair(grid, own)
     if args.dry_run:
         return 0
     folder = GridFolder.open(planned, args.grids)

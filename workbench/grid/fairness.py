@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from workbench.check import Estimate, estimate
 from workbench.core.errors import WorkbenchError
@@ -45,13 +45,17 @@ MEASURES: Mapping[str, tuple[str, Callable[[Costed], float | None]]] = {
 """Setting of `Fair` → its title, its value."""
 
 
-def costed(cells: Sequence[Cell]) -> list[Costed]:
-    """Each distinct training among ``cells``, costed once, in their order."""
+def costed(cells: Sequence[Cell], known: Sequence[Costed] = ()) -> list[Costed]:
+    """Each distinct training among ``cells``, costed once, in their order; those that are ``known`` not again."""
+    before = {one.cells[0].training.hash: one for one in known}
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(cell.training.hash, []).append(cell)
     found = []
-    for group in groups.values():
+    for digest, group in groups.items():
+        if digest in before:
+            found.append(replace(before[digest], cells=tuple(group)))
+            continue
         cost = estimate(group[0].training)
         found.append(Costed(tuple(group), cost, cost.tokens_per_step * _steps(group[0].training)))
     return found

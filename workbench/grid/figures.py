@@ -9,7 +9,7 @@ from workbench.core.errors import Problem
 from workbench.core.loading import Resolved
 from workbench.core.part import did_you_mean
 from workbench.grid.section import Reported
-from workbench.metrics.base import Evaluation, figures_of
+from workbench.metrics.base import Evaluation, owed
 
 
 def measurable(resolved: Resolved) -> set[str]:
@@ -37,4 +37,4 @@ def unknown_figures(report: Reported, recipes: Iterable[Resolved]) -> Iterator[P
 
 def _of(evaluation: Evaluation) -> Iterator[str]:
     for metric in evaluation.metrics:
-        yield from figures_of(metric, evaluation)
+        yield from owed(metric, evaluation.kinds())

@@ -170,6 +170,16 @@ class Evaluation(Section):
         self.sets, self.protocol, self.tokens, self.part = sets, protocol, tokens, part
         self.blocks, self.draws, self.samples, self.batch, self.every = blocks, draws, samples, batch, every
 
+    def kinds(self) -> dict[str, tuple[str, ...]]:
+        """Names of the kinds of what is gathered in kinds, by entry of the evidence."""
+        protocol = self.protocol.type_name if self.protocol is not None else ""
+        return {
+            "continuations": () if self.prompts is None else tuple(self.prompts.ends()),
+            "timings": () if self.timing is None else tuple(f"b{batch}" for batch in self.timing.batches),
+            "answers": () if self.asking is None else self.asking.tasks,
+            "sets": tuple(f"{name}_{protocol}" for name in self.sets or ()),
+        }
+
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
         """A metric that looks at what is not gathered: one problem for each setting that would gather it."""
@@ -184,18 +194,13 @@ class Evaluation(Section):
             yield Problem(path, "figures on sets say by which protocol they were measured; set protocol: sedd, say")
 
 
-def figures_of(metric: Metric, evaluation: Evaluation) -> list[str]:
-    """The names of the values that a metric owes of an evaluation: its columns, for every kind of what it reads."""
-    kinds: dict[str, list[str]] = {
-        "continuations": [] if evaluation.prompts is None else list(evaluation.prompts.ends()),
-        "timings": [] if evaluation.timing is None else [f"b{batch}" for batch in evaluation.timing.batches],
-        "answers": [] if evaluation.asking is None else list(evaluation.asking.tasks),
-        "sets": [f"{name}_{evaluation.protocol.type_name}" for name in evaluation.sets or ()]
-        if evaluation.protocol is not None
-        else [],
-    }
+def owed(metric: Metric, kinds: Mapping[str, Sequence[str]]) -> list[str]:
+    """The names of the values that a metric gives: its columns, once for every kind of what it reads.
+
+    ``kinds``: names of kinds by entry of the evidence (`Evaluation.kinds`).
+    """
     for entry, names in kinds.items():
-        if entry in metric.needs:
+        if entry in metric.needs and names:
             return [f"{column}_{name}" for name in names for column in metric.columns()]
     return list(metric.columns())
 
@@ -212,17 +217,9 @@ def measure(metrics: Iterable[Metric], evidence: Evidence) -> list[Value]:
         try:
             values += metric(evidence)
         except Exception as error:
-            due = _columns(metric, evidence)
+            due = owed(metric, evidence.kinds)
             values += [Value(name, None, better=metric.better, error=reason_of(error)) for name in due]
     return values
-
-
-def _columns(metric: Metric, evidence: Evidence) -> list[str]:
-    """The names of the values that a metric owes."""
-    names = metric.columns()
-    if "continuations" not in metric.needs or not evidence.prompts:
-        return list(names)
-    return [f"{name}_{prompt}" for prompt in evidence.prompts for name in names]
 
 
 def reason_of(error: Exception) -> str:

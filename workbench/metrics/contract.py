@@ -14,7 +14,7 @@ import numpy.typing as npt
 from workbench.core.checks import run_checks
 from workbench.core.errors import WorkbenchError
 from workbench.metrics.asking import Answered
-from workbench.metrics.base import Continued, Cost, Drawn, Evidence, HeldOut, Metric, Texts, needed
+from workbench.metrics.base import Continued, Cost, Drawn, Evidence, HeldOut, Metric, Texts, needed, owed
 from workbench.metrics.judge import Judge, Passage, Reading
 from workbench.metrics.sets import EvalSet, OnSet, Protocol
 from workbench.metrics.solving import Attempts, Strategy
@@ -85,7 +85,12 @@ def example_evidence(only: frozenset[str] = ENTRIES) -> Evidence:
         "judge": ByLetter(),
         "continuations": {name: _example_prompts(given, rng) for name, given in (("k1", 1), ("k4", 4))},
     }
-    return Evidence(**{name: entry for name, entry in entries.items() if name in only})  # type: ignore[arg-type]
+    kinds = {
+        "continuations": ("k1", "k4"), "timings": ("b1", "b8"), "answers": ("piqa", "arc"),
+        "sets": ("lambada_sedd", "ptb_sedd"),
+    }  # fmt: skip
+    given = {name: entry for name, entry in entries.items() if name in only}
+    return Evidence(**given, kinds=kinds)  # type: ignore[arg-type]
 
 
 def _example_set(tokens_BL: npt.NDArray[np.int64], rng: np.random.Generator) -> OnSet:
@@ -126,15 +131,7 @@ def check_metric(part: type[Metric]) -> list[str]:
         return [f"cannot be built from its example settings: {type(error).__name__}: {error}"]
     problems = [f"needs {name!r}, which evidence does not hold" for name in sorted(metric.needs - ENTRIES)]
     evidence = example_evidence(needed([metric]))
-    due = list(metric.columns())
-    if "continuations" in metric.needs:
-        due = [f"{name}_{prompt}" for prompt in evidence.continuations for name in due]
-    if "answers" in metric.needs:
-        due = [f"{name}_{task}" for task in evidence.answers for name in due]
-    if "timings" in metric.needs:
-        due = [f"{name}_b{timed.batch}" for timed in evidence.timings for name in due]
-    if "sets" in metric.needs:
-        due = [f"{name}_{label}_{one.protocol}" for label, one in evidence.sets.items() for name in due]
+    due = owed(metric, evidence.kinds)
     try:
         values = metric(evidence)
         again = metric(example_evidence(needed([metric])))

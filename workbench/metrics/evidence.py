@@ -174,11 +174,11 @@ class Evidence:
         attempts: Attempts | Callable[[], Attempts] | None = None,
         timings: Sequence[Timed] | Callable[[], Sequence[Timed]] | None = None,
         answers: Mapping[str, Answered] | Callable[[], Mapping[str, Answered]] | None = None,
-        prompts: Sequence[str] = (),
+        kinds: Mapping[str, Sequence[str]] | None = None,
         sets: Mapping[str, OnSet] | Callable[[], Mapping[str, OnSet]] | None = None,
     ) -> None:
-        """What is left out raises `MissingEvidence` when asked for. ``prompts``: names of the continuations."""
-        self.prompts = tuple(prompts)
+        """What is left out raises `MissingEvidence` when asked for. ``kinds``: `Evaluation.kinds`."""
+        self.kinds = dict(kinds or {})
         self._bound = _Lazy[HeldOut]("bound", bound)
         self._samples = _Lazy[Drawn]("samples", samples)
         self._real = _Lazy[Texts]("real", real)

@@ -28,6 +28,12 @@ class Estimate:
     n: int = 0
 
 
+def by_normal(value: float, se: float, n: int = 0) -> Estimate:
+    """A figure with the interval of the normal law."""
+    half = NormalDist().inv_cdf(0.5 + LEVEL / 2) * se
+    return Estimate(value, se, value - half, value + half, n)
+
+
 def student_quantile(p: float, df: int) -> float:
     """Quantile of Student's t: Cornish-Fisher expansion (Abramowitz & Stegun 26.7.5), good to 1 %."""
     if df < 3:

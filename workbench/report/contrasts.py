@@ -11,7 +11,7 @@ import numpy as np
 
 from workbench.core.errors import WorkbenchError
 from workbench.metrics.comparison import contrasted, smallest_detectable
-from workbench.metrics.statistics import LEVEL, Estimate, ratio, student_quantile
+from workbench.metrics.statistics import LEVEL, Estimate, by_normal, ratio, student_quantile
 from workbench.metrics.value import Better, Value
 from workbench.report.arms import Arm
 
@@ -110,8 +110,7 @@ def _single(values: Sequence[Value], coefficients: Sequence[float], log: bool) -
         return Estimate(total, n=1), BARE
     errors = [float(value.se or 0.0) / (_number(value) if log else 1.0) for value in values]
     se = math.hypot(*(c * error for c, error in zip(coefficients, errors, strict=True)))
-    half = NormalDist().inv_cdf(0.5 + LEVEL / 2) * se
-    return Estimate(total, se, total - half, total + half, min(value.n for value in values)), APART
+    return by_normal(total, se, min(value.n for value in values)), APART
 
 
 def _total(values: Sequence[Value], coefficients: Sequence[float], log: bool) -> float:

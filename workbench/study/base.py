@@ -12,6 +12,9 @@ from workbench.report.arms import Arm
 
 Answer = Literal["holds", "does not hold", "open", "not measured"]
 
+SIDE = 0.025
+"""A side of a two-sided test at 5 %."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -24,6 +27,13 @@ class Verdict:
     answer: Answer
     measured: str
     how: str = ""
+
+
+def decided(p_for: float | None, p_against: float | None) -> Answer:
+    """What two one-sided p values say: of the statement's opposite, and of the statement; None without an error."""
+    if p_for is None or p_against is None:
+        return "open"
+    return "holds" if p_for < SIDE else ("does not hold" if p_against < SIDE else "open")
 
 
 def together(verdicts: Sequence[Verdict]) -> Verdict:

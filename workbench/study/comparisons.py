@@ -13,11 +13,9 @@ from annotated_types import Ge, MinLen
 from workbench.metrics.comparison import holm
 from workbench.report.arms import Arm
 from workbench.report.contrasts import Contrast, Term, contrast
-from workbench.study.base import Answer, Claim, Verdict, arm_of
+from workbench.study.base import Answer, Claim, Verdict, arm_of, decided
 from workbench.study.words import figure_of, gap
 
-SIDE = 0.025
-"""A side of a two-sided test at 5 %."""
 Names = Annotated[list[str], MinLen(1)]
 NotNegative = Annotated[float, Ge(0)]
 
@@ -114,8 +112,8 @@ class Comparison(Claim):
             [p for one in found if (p := getattr(one, side)) is not None] for side in ("p_for", "p_against")
         )
         if self.any:
-            return "holds" if min(holm(ours)) < SIDE else ("does not hold" if max(theirs) < SIDE else "open")
-        return "holds" if max(ours) < SIDE else ("does not hold" if min(holm(theirs)) < SIDE else "open")
+            return decided(min(holm(ours)), max(theirs))
+        return decided(max(ours), min(holm(theirs)))
 
     def _words(self, one: Compared, other: Arm) -> str:
         bounds = " of bounds" if any(relation != "=" for relation in one.found.relations) else ""

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 from annotated_types import MinLen
 
-from workbench.metrics.statistics import Estimate
+from workbench.metrics.statistics import by_normal
 from workbench.report.arms import Arm
 from workbench.report.contrasts import APART, Contrast
-from workbench.study.base import Claim, Verdict, arm_of, together
-from workbench.study.comparisons import SIDE, Names
+from workbench.study.base import Claim, Verdict, arm_of, decided, together
+from workbench.study.comparisons import Names
 from workbench.study.words import figure_of, gap
 
 
@@ -76,13 +76,10 @@ class BelowLine(Claim):
         on_line, slope = beside
         value = place.y - on_line.y
         se = math.hypot(place.y_se, on_line.y_se, slope * place.x_se)
-        found = Contrast(Estimate(value, se, value - 1.96 * se, value + 1.96 * se), APART, ("=",), "lower")
+        found = Contrast(by_normal(value, se), APART, ("=",), "lower")
         words += f", the line {math.exp(on_line.y):.4g} there: {gap(arm, self.figure, found.estimate, ratio=True)}"
-        below, above = found.p_below(), found.p_above()
-        if below is None or above is None:
-            return Verdict("open", words, APART)
-        answer = "holds" if below < SIDE else ("does not hold" if above < SIDE else "open")
-        return Verdict(answer, words, f"below the line at the same {self.at}, 5 %; {APART}")  # type: ignore[arg-type]
+        how = f"below the line at the same {self.at}, 5 %; {APART}"
+        return Verdict(decided(found.p_below(), found.p_above()), words, how)
 
     def _place(self, arm: Arm) -> Point | None:
         x, y = arm.figure(self.at), arm.figure(self.figure)

@@ -10,8 +10,7 @@ from annotated_types import MinLen
 
 from workbench.report.arms import Arm
 from workbench.report.contrasts import Term, contrast
-from workbench.study.base import Claim, Verdict, arm_of
-from workbench.study.comparisons import SIDE
+from workbench.study.base import SIDE, Claim, Verdict, arm_of, decided
 from workbench.study.words import figure_of, gap
 
 
@@ -67,8 +66,7 @@ class DearerToMatch(Claim):
         above, below = dearer.p_above(), dearer.p_below()
         if above is None or below is None:
             return Verdict("holds" if dearer.estimate.value > 0 else "does not hold", words, dearer.how)
-        answer = "holds" if above < SIDE else ("does not hold" if below < SIDE else "open")
-        return Verdict(answer, words, dearer.how)  # type: ignore[arg-type]
+        return Verdict(decided(above, below), words, dearer.how)
 
     def _matches(self, arm: Arm, other: Arm) -> bool:
         found = contrast([Term(arm, self.figure, 1.0), Term(other, self.figure, -1.0)])

@@ -9,11 +9,10 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import MinLen
 
-from workbench.metrics.statistics import Estimate
+from workbench.metrics.statistics import by_normal
 from workbench.report.arms import Arm
 from workbench.report.contrasts import Contrast, Term, contrast
-from workbench.study.base import Claim, Verdict, arm_of
-from workbench.study.comparisons import SIDE
+from workbench.study.base import Claim, Verdict, arm_of, decided
 from workbench.study.words import figure_of, slope
 
 
@@ -67,11 +66,7 @@ class Trend(Claim):
         values = ", ".join(f"{arm.label} {figure_of(arm, self.figure)}" for arm, _ in found)
         what = "log figure" if self.log else "figure"
         words = f"{self.figure.replace('_', ' ')}: {values}; {what} a doubling {slope(sloped.estimate)}"
-        ours, theirs = self.sides(sloped)
-        if ours is None or theirs is None:
-            return Verdict("open", words, sloped.how)
-        answer = "holds" if ours < SIDE else ("does not hold" if theirs < SIDE else "open")
-        return Verdict(answer, words, f"least-squares slope, 5 %; {sloped.how}")  # type: ignore[arg-type]
+        return Verdict(decided(*self.sides(sloped)), words, f"least-squares slope, 5 %; {sloped.how}")
 
 
 @Claim.register("rises")
@@ -132,8 +127,6 @@ class Wider(Claim):
         if not first.estimate.se or not second.estimate.se:
             return Verdict("open", words, first.how)
         se = float(np.hypot(first.estimate.se, second.estimate.se))
-        found = Contrast(Estimate(value, se, value - 1.96 * se, value + 1.96 * se), first.how, ("=",), "neither")
-        ours, theirs = found.p_above() or 0.0, found.p_below() or 0.0
-        answer = "holds" if ours < SIDE else ("does not hold" if theirs < SIDE else "open")
+        found = Contrast(by_normal(value, se), first.how, ("=",), "neither")
         how = f"difference of two gaps, taken as independent, 5 %; {first.how}"
-        return Verdict(answer, f"{words}; apart {slope(found.estimate)}", how)  # type: ignore[arg-type]
+        return Verdict(decided(found.p_above(), found.p_below()), f"{words}; apart {slope(found.estimate)}", how)

@@ -64,8 +64,8 @@ class Trainer:
             WorkbenchError: the device is absent, the batch cannot be cut as asked, or ``best`` names nothing.
         """
         self.settings, self.process, self.windows, self.rng, self.run = settings, process, windows, rng, run
-        self.bytes_per_token, self.hparams = bytes_per_token, hparams
-        self.parallel, self.quiet = parallel or Parallel(), quiet or not (parallel or Parallel()).lead
+        self.bytes_per_token, self.hparams, self.parallel = bytes_per_token, hparams, parallel or Parallel()
+        self.quiet = quiet or not self.parallel.lead
         self.machine = Machine(settings.device, settings.precision, settings.threads, self.parallel.local)
         self.device = self.machine.device
         self.slices = self.parallel.slices(settings.batch, settings.accumulate)
