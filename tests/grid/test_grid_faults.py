@@ -107,6 +107,16 @@ def test_a_damaged_checkpoint_fails_the_cells_of_its_run_alone(undisturbed, tmp_
     assert "damaged" in found["0"].detail and str(run.ckpt) in found["0"].detail
 
 
+def test_a_trained_run_that_lost_its_weights_is_trained_again_for_what_is_still_to_be_measured(undisturbed, tmp_path):
+    shutil.copytree(undisturbed / "runs", tmp_path / "runs")
+    planned = two(tmp_path)
+    (run,) = find(planned.cells[0].resolved.hash, tmp_path / "runs")
+    shutil.rmtree(run.measured)
+    shutil.rmtree(run.ckpt)
+    assert {one.state for one in done(planned, tmp_path).values()} == {"done"}
+    assert figures(tmp_path / "runs") == figures(undisturbed / "runs")
+
+
 def test_a_run_whose_status_cannot_be_read_is_no_run_and_harms_none(undisturbed, tmp_path):
     shutil.copytree(undisturbed / "runs", tmp_path / "runs")
     planned = two(tmp_path)

@@ -1,4 +1,4 @@
-"""``workbench report``: one table and one page for several runs, or for a grid, from what folders hold."""
+"""``workbench report``: one page for several runs, for a grid, or for two grids beside each other, from files alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments."""
-    parser.add_argument("run", nargs="+", type=Path, help="run folders, the first rows first; or a grid's file")
+    parser.add_argument("run", nargs="+", type=Path, help="run folders, the first rows first; or a grid's file, or two")
     parser.add_argument("--out", type=Path, help="its folder (default: runs/report, or the grid's own)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="of a grid: folder of run folders")
     parser.add_argument("--grids", type=Path, default=Path("grids"), help="of a grid: folder of grids' folders")
@@ -42,13 +42,32 @@ def _grid(args: argparse.Namespace) -> int:
     from workbench.grid.status import standings
     from workbench.study.plan import planned as plan
 
-    if len(args.run) > 1:
-        raise WorkbenchError("report on one grid at a time, or on run folders")
-    planned = plan(args.run[0])
-    folder = GridFolder.open(planned, args.grids)
-    files = report_on(planned, standings(planned, folder, args.runs), args.out or folder.path)
+    if any(path.suffix not in (".yaml", ".yml") for path in args.run) or len(args.run) > 2:
+        raise WorkbenchError("report on a grid's file, on two (the second beside the first), or on run folders")
+    plans = [plan(path) for path in args.run]
+    folders = [GridFolder.open(planned, args.grids) for planned in plans]
+    found = [standings(planned, folder, args.runs) for planned, folder in zip(plans, folders, strict=True)]
+    if len(plans) > 1:
+        files = _beside(plans, found, args.out or args.grids / "-beside-".join(f.path.name for f in folders[::-1]))
+    else:
+        files = report_on(plans[0], found[0], args.out or folders[0].path)
     print("report: " + "\n        ".join(str(path) for path in files[:4]))
     return 0
+
+
+def _beside(plans: Sequence[Planned | PlannedStudy], found: Sequence[Sequence[Standing]], out: Path) -> list[Path]:
+    """The page of the second grid beside the first, its tables on the terminal."""
+    from workbench.cli.tables import console
+    from workbench.report.terminal import show
+    from workbench.report.two_grids import sides, two_grids, write_two
+
+    page = two_grids(*sides(plans, found))
+    files = write_two(page, out)
+    print(page.lead)
+    for table in (page.gaps, page.settings):
+        if table.rows:
+            show(table, console())
+    return files
 
 
 def report_on(planned: Planned | PlannedStudy, found: Sequence[Standing], out: Path) -> list[Path]:

@@ -92,14 +92,17 @@ def _written(folder: GridFolder, cell: Cell, error: BaseException) -> str:
 
 
 def finish(cell: Cell, places: Places, tell: Tell = silent) -> None:
-    """Train a cell's run where it is due, then measure what is due.
+    """Measure a cell where that is due, and train its run before where that is due: a trained one, too, that has lost
+    its weights, unless it was given.
 
     Raises:
         InUse: another process is at this run, or at these figures.
         Exception: whatever training or opening it raises.
     """
     run = run_of(cell, places)
-    if run is None or not run.finished:
+    if run is not None and run.figures(cell.resolved.measured) is not None:
+        return
+    if run is None or cell.run is None:
         run = train(cell.training, places)
     if run.figures(cell.resolved.measured) is None:
         measure(run, cell, places.cache, tell)
@@ -113,7 +116,7 @@ def train(resolved: Resolved, places: Places) -> RunFolder:
     """
     with turn(places.runs / ".creating"):
         run = next(iter(find(resolved.hash, places.runs)), None) or experiment.create(resolved, places.runs)
-    if not run.finished:
+    if not (run.finished and experiment.stands(run)):
         start = resolved.data["start"]
         if start is not None and start["recipe"] and not _is_trained(start["run"], places):
             parent = load(start["recipe"], start["changes"] or ())

@@ -21,6 +21,8 @@ from workbench.launch.base import Job, Launcher
 
 POLL = 0.5
 """Seconds between looks at the workers."""
+SETTLED = 60.0
+"""Seconds after which a worker that ends in error is replaced: one that fails at once would do so again."""
 
 
 @dataclass
@@ -30,14 +32,19 @@ class Worker:
     number: int
     process: subprocess.Popen[bytes]
     log: IO[bytes] = field(repr=False)
+    began: float = field(default_factory=time.monotonic)
+
+    def worth_replacing(self, status: int) -> bool:
+        """Whether one that ended so was taken from its work: killed, or stopped by an error after a while at it."""
+        return status < 0 or (status > 0 and time.monotonic() - self.began > SETTLED)
 
 
 @Launcher.register("local")
 class Local(Launcher):
     """Processes on this machine: worker i sees GPU i (modulo their number) and an even share of the cores.
 
-    A worker that is killed is replaced while anything is left to do. Where a cell is trained by several processes
-    (``train.parallel.processes``), a worker sees as many GPUs and shares its cores among them.
+    A worker that is killed, or fails after a while, is replaced while anything is left to do. Where a cell is trained
+    by several processes (``train.parallel.processes``), a worker sees as many GPUs and shares its cores among them.
 
     Settings:
         workers: how many; 0: one a GPU (or as many as a cell takes), else one for every two cores.
@@ -72,7 +79,7 @@ class Local(Launcher):
                         continue
                     worker.log.close()
                     workers.remove(worker)
-                    if status < 0 and more:
+                    if more and worker.worth_replacing(status):
                         workers.append(_start(worker.number, job, count, gpus, cores))
                     errors += status > 0
         finally:

@@ -54,9 +54,14 @@ class Difference:
 def compared(arms: Sequence[Arm], names: Sequence[str]) -> list[Difference]:
     """All arms against the baseline (the first arm, where there is none), a family for each figure."""
     base = next((arm for arm in arms if arm.baseline), next(iter(arms), None))
+    return in_pairs([(arm, base) for arm in arms if base is not None and arm is not base], names)
+
+
+def in_pairs(pairs: Sequence[tuple[Arm, Arm]], names: Sequence[str]) -> list[Difference]:
+    """The first of each pair minus the second, a family for each figure."""
     found: list[Difference] = []
     for name in names:
-        family = [one for arm in arms if arm is not base and base is not None and (one := _difference(arm, base, name))]
+        family = [one for arm, base in pairs if (one := _difference(arm, base, name))]
         if all(one.p is None for one in family):
             found += family
             continue
@@ -74,19 +79,19 @@ def beside(runs: Sequence[Run]) -> Table:
     arms = [Arm(run.label, {}, i == 0, {(): run}) for i, run in enumerate(runs) if run.results]
     if len(arms) < 2 or not arms[0].baseline:
         return Table((), ())
-    names = [name for name in names_of(arms) if name not in ASIDE and _moves(arms, name)]
+    names = [name for name in names_of(arms) if name not in ASIDE and moves(arms, name)]
     return differences_table(compared(arms, names), arms)
 
 
-def _moves(arms: Sequence[Arm], name: str) -> bool:
+def moves(arms: Sequence[Arm], name: str) -> bool:
     """Whether a figure differs in more than what the machine made of it: times are told in the main table."""
     found = [value for arm in arms for value in arm.values(name).values()]
     timed = any("s" in value.unit.split("/") for value in found)
     return not timed and len({value.value for value in found}) > 1
 
 
-def differences_table(found: Sequence[Difference], arms: Sequence[Arm]) -> Table:
-    """Arms by figures."""
+def differences_table(found: Sequence[Difference], arms: Sequence[Arm], minus: str = "Arm minus baseline") -> Table:
+    """Arms by figures; ``minus``: what the numbers are."""
     figures = list(dict.fromkeys(one.figure for one in found))
     columns = columns_for(arms, figures)
     cells = {(one.arm, one.figure): one for one in found}
@@ -94,7 +99,7 @@ def differences_table(found: Sequence[Difference], arms: Sequence[Arm]) -> Table
         Row(label, tuple(_cell(cells.get((label, column.key)), column) for column in columns))
         for label in dict.fromkeys(one.arm for one in found)
     ]
-    return Table(columns, tuple(rows), tuple(_notes(found)) if found else ())
+    return Table(columns, tuple(rows), tuple(_notes(found, minus)) if found else ())
 
 
 def _difference(arm: Arm, base: Arm, name: str) -> Difference | None:
@@ -136,9 +141,9 @@ def _signed(column: Column, number: float) -> str:
     return ("+" if number >= 0 else "−") + column.write(abs(number))
 
 
-def _notes(found: Sequence[Difference]) -> list[str]:
+def _notes(found: Sequence[Difference], minus: str) -> list[str]:
     return [
-        "Arm minus baseline; better, worse, higher or lower where p after Holm (over the arms, for each figure) is "
+        f"{minus}; better, worse, higher or lower where p after Holm (over the arms, for each figure) is "
         "below 0.05, else a difference is not shown, which does not say that there is none. Of bounds the difference "
         "is one of bounds: the true figures may lie the other way round.",
         *dict.fromkeys(f"{one.figure}: {one.how}" for one in found),

@@ -192,12 +192,12 @@ def _markdown(page: GridPage, date: str) -> str:
 def markdown_parts(page: GridPage, figures: str = FIGURES) -> list[tuple[str, str]]:
     """What a page shows of its figures: (heading, Markdown); ``figures``: the folder of the plots."""
     table = differences_table(page.differences, page.arms)
-    parts = [("Figures", _with_notes(page.table))]
+    parts = [("Figures", markdown.with_notes(page.table, "arm"))]
     if table.rows:
-        parts.append(("Differences to the baseline", _with_notes(table)))
-    parts += [("Power law", _with_notes(law, "arms")) for law in page.scaling if law.rows]
+        parts.append(("Differences to the baseline", markdown.with_notes(table, "arm")))
+    parts += [("Power law", markdown.with_notes(law, "arms")) for law in page.scaling if law.rows]
     if page.tried.rows:
-        parts.append(("Tried", _with_notes(page.tried, "cell")))
+        parts.append(("Tried", markdown.with_notes(page.tried, "cell")))
     drawn = []
     for plot in (*page.plots, *page.curves):  # the SVG has no words beside its axes, and Markdown no legend
         told = ", ".join(f"{mark} {label}" for mark, label in zip(itertools.cycle(SIGNS), plot.legend, strict=False))
@@ -211,10 +211,6 @@ def markdown_parts(page: GridPage, figures: str = FIGURES) -> list[tuple[str, st
     if page.failed:
         parts.append(("Not measured", "\n".join(f"- {markdown.line(text)}" for text in page.failed)))
     return parts
-
-
-def _with_notes(table: Table, first: str = "arm") -> str:
-    return markdown.table_text(table, first) + "\n\n" + "\n".join(f"- {markdown.line(note)}" for note in table.notes)
 
 
 def csv_of(page: GridPage) -> str:

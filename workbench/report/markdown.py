@@ -20,12 +20,11 @@ def document(runs: Sequence[Run], table: Table, plots: Sequence[Plot], folder: s
     """The text; ``folder``: where the plots lie, relative to it."""
     parts = [f"# {line(words.title(runs))}", line(words.summary(runs))]
     if table.columns:
-        parts += [table_text(table), "\n".join(f"- {line(note)}" for note in table.notes)]
+        parts.append(with_notes(table))
     parts += [f"{line(row.label)}: {line(row.remark)}." for row in table.rows if row.remark]
     gaps = beside(runs)
     if gaps.rows:
-        parts += [f"## Differences to {line(runs[0].label)}", table_text(gaps)]
-        parts.append("\n".join(f"- {line(note)}" for note in gaps.notes))
+        parts += [f"## Differences to {line(runs[0].label)}", with_notes(gaps)]
     if plots:
         parts.append("## Curves")
         parts.append(f"Lines in the order of the table: {', '.join(line(run.label) for run in runs)}.")
@@ -46,6 +45,12 @@ def table_text(table: Table, first: str = "run") -> str:
     """The main table alone; ``first``: the heading of its rows' names."""
     heads = [column.line for column in table.columns]
     return grid([first, *heads], [[row.label, *map(_figure, row.cells)] for row in table.rows], right=True)
+
+
+def with_notes(table: Table, first: str = "run") -> str:
+    """A table and its notes."""
+    notes = "\n".join(f"- {line(note)}" for note in table.notes)
+    return f"{table_text(table, first)}\n\n{notes}".rstrip()
 
 
 def _figure(cell: Cell) -> str:
