@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +25,7 @@ from workbench.train.checkpoint import read
 from workbench.train.log import read_log
 from workbench.train.loggers import TensorBoard
 
+ROOT = Path(__file__).resolve().parents[2]
 SECRET = "hf_planted0123456789"
 
 
@@ -39,6 +44,36 @@ def test_a_dead_tensorboard_stops_nothing(tmp_path, monkeypatch, capsys, where):
     assert [record["step"] for record in read_log(made.run.log)] == [5, 10, 15, 20]
     err = capsys.readouterr().err
     assert err.count("logger tensorboard: [Errno 28]") == 1 and "log.jsonl goes on" in err
+
+
+FULL = """
+import threading, time
+from pathlib import Path
+from workbench.train.loggers import TensorBoard
+board = TensorBoard()
+board.open(Path("run"), {}, [])
+events = board.writer.file_writer.event_writer
+def full(data):
+    raise OSError(28, "No space left on device")
+events._async_writer._writer.write = full
+record = {"step": 1, "time": 0.0, "values": {"loss": 1.0}}
+try:
+    for _ in range(200):
+        board.show(record)
+        time.sleep(0.01)
+except OSError as error:
+    print("told:", error)
+threading.Thread(target=lambda: 1 / 0).start()
+"""
+
+
+def test_a_full_disk_is_told_once_and_not_by_the_traceback_of_a_thread(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-c", FULL]
+    found = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert found.stdout.startswith("told: [Errno 28]")
+    assert "Errno 28" not in found.stderr
+    assert found.stderr.count("Traceback") == 1 and "ZeroDivisionError" in found.stderr, "others' threads stay loud"
 
 
 # --- judges -------------------------------------------------------------------------------------------------------

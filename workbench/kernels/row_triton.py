@@ -1,6 +1,7 @@
 """Triton kernels of `workbench.kernels.row_passes`: one program a row; sums in float32; the gradient where it is due.
 
-Not run on a GPU yet. Triton's interpreter runs them on a CPU (``TRITON_INTERPRET=1``), which is how they are tested.
+Not run on a GPU yet. Triton's interpreter runs them on a CPU (``TRITON_INTERPRET=1``), which is how they are tested
+(last with triton 3.9.0).
 """
 
 from __future__ import annotations
@@ -35,13 +36,14 @@ def _exp_rows(
     tl.store(mask_log_ptr + row, tl.where((x == mask) | (mask >= states), 0.0, mask_log))
     sums = tl.zeros([BLOCK], dtype=tl.float32)
     logs = tl.zeros([BLOCK], dtype=tl.float32)
+    alive = tl.zeros([BLOCK], dtype=tl.float32) < scale  # a block: the interpreter cannot spread a scalar's comparison
     for start in range(0, states, BLOCK):
         y = start + tl.arange(0, BLOCK)
         inside = y < states
         log_score = tl.load(out_ptr + row * out_stride + y, mask=inside, other=0.0) + shift
         counts = inside & (y != x)
         # rows without a scale are dead and may hold anything: their exponentials are not taken
-        score = tl.where(counts & (scale > 0), tl.exp(tl.where(counts & (scale > 0), log_score, 0.0)), 0.0)
+        score = tl.where(counts & alive, tl.exp(tl.where(counts & alive, log_score, 0.0)), 0.0)
         sums += score
         logs += tl.where(counts & (y != mask), log_score, 0.0)
         pull = tl.where(y == target, at_target, tl.where(y == mask, at_mask, common))
@@ -76,12 +78,13 @@ def _softmax_rows(
     own = tl.load(out_ptr + row * out_stride + target)
     tl.store(nats_ptr + row, tl.where(scale > 0, scale * (norm - own), 0.0))
     factor = scale * weight
+    alive = tl.zeros([BLOCK], dtype=tl.float32) < scale
     for start in range(0, states, BLOCK):
         y = start + tl.arange(0, BLOCK)
         counts = y < columns
         out = tl.load(out_ptr + row * out_stride + y, mask=counts, other=0.0)
         law = tl.exp(tl.where(counts, out - norm, 0.0))
-        grad = tl.where(counts & (scale > 0), (law - tl.where(y == target, 1.0, 0.0)) * factor, 0.0)
+        grad = tl.where(counts & alive, (law - tl.where(y == target, 1.0, 0.0)) * factor, 0.0)
         tl.store(grad_ptr + row * grad_stride + y, grad.to(grad_ptr.dtype.element_ty), mask=y < states)
 
 

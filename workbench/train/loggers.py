@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import shutil
 import tempfile
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -94,6 +95,7 @@ class TensorBoard(Logger):
         """A board that shows exactly ``records``: what a crash left there may be more, or less."""
         from torch.utils.tensorboard import SummaryWriter
 
+        threading.excepthook = _once
         self.folder = folder / "tb"
         shutil.rmtree(self.folder, ignore_errors=True)
         self.writer = SummaryWriter(str(self.folder), flush_secs=self.flush_seconds)
@@ -115,6 +117,18 @@ class TensorBoard(Logger):
     def close(self) -> None:
         """Write what waits."""
         self.writer.close()
+
+
+_LOUD = threading.excepthook
+
+
+def _once(args: threading.ExceptHookArgs) -> None:
+    """Tell of an error that ended a thread, but not of one that the thread keeps, as TensorBoard's do.
+
+    The writer's next call raises it: it would be told twice, by a traceback in the midst of a progress line.
+    """
+    if args.exc_value is None or getattr(args.thread, "exception", None) is not args.exc_value:
+        _LOUD(args)
 
 
 def show(writer: SummaryWriter, record: Record) -> None:
