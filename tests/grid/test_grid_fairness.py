@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.grid.files import written
+from tests.grid.files import SMOKE, written
 from workbench.core.errors import WorkbenchError
 from workbench.grid.cells import plan
 from workbench.grid.fairness import costed, require_fair, unfair
@@ -40,3 +40,11 @@ def test_unequal_tokens_are_refused(tmp_path):
 def test_each_training_is_costed_once(tmp_path):
     axes = {"sampler.steps": [2, 4, 8], "seed": [0, 1]}
     assert [len(one.cells) for one in costed(plan(written(tmp_path, axes=axes)).cells)] == [3, 3]
+
+
+def test_flops_are_those_of_training(tmp_path):
+    """A network that looks first, half the time, takes 3.5 times its forward pass to train and not 3."""
+    axes = {"looks": {"once": {}, "twice": {"extends": str(SMOKE / "self-conditioned.yaml")}}}
+    planned = plan(written(tmp_path, axes=axes, fair={"flops": 0.1}))
+    (told,) = unfair(planned, costed(planned.cells))
+    assert "once takes 3 times its forward pass, one of twice 3.5 times" in told

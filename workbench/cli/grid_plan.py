@@ -26,7 +26,7 @@ def show_plan(planned: Plan, networks: Sequence[Costed], workers: int, as_json: 
             "flops_per_token": one.cost.flops_per_token,
             "tokens": one.tokens,
             "memory": one.cost.training_bytes,
-            "flops": 3 * one.cost.flops_per_token * one.tokens,
+            "flops": one.cost.training_flops * one.tokens,
             "seconds": None if one.seconds is None else round(one.seconds, 3),
             "seconds_by": one.source,
             "trained": one.trained,

@@ -37,7 +37,7 @@ class Costed:
 MEASURES: Mapping[str, tuple[str, Callable[[Costed], float | None]]] = {
     "parameters": ("parameters without embeddings and head", lambda one: one.cost.non_embedding),
     "total": ("parameters", lambda one: one.cost.parameters),
-    "flops": ("FLOPs per token", lambda one: one.cost.flops_per_token),
+    "flops": ("FLOPs of training per token", lambda one: one.cost.training_flops),
     "tokens": ("tokens trained on", lambda one: one.tokens),
     "memory": ("bytes of memory in training", lambda one: one.cost.training_bytes),
     "seconds": ("seconds of training", lambda one: one.seconds),
@@ -118,6 +118,11 @@ def _remedy(name: str, low: Costed, high: Costed, within: float) -> str:
         return f"{low.name} would match with {{train.steps: {steps}}}, on more tokens then ({'; '.join(sources)})."
     if name == "memory":
         return "A larger train.accumulate takes less of it, a larger train.batch more."
+    if name == "flops" and _passes(low) != _passes(high):
+        return (
+            f"An update of {low.name} takes {_passes(low):g} times its forward pass, one of {high.name} "
+            f"{_passes(high):g} times: set other train.steps and hold the arms to seconds, or to parameters."
+        )
     if name not in SIZES:
         return "Give both the same train.steps, train.batch and data.length."
     try:
@@ -126,6 +131,11 @@ def _remedy(name: str, low: Costed, high: Costed, within: float) -> str:
         return f"(No sizes of {low.name} match: {error}.)"
     sizes = ", ".join(f"{setting}: {value}" for setting, value in found.sizes.items())
     return f"{low.name} would match with {{{sizes}}} ({found.value:,.0f})."
+
+
+def _passes(one: Costed) -> float:
+    """Training of a token in forward passes: more where a process reads its text twice or learns of another."""
+    return round(one.cost.training_flops / one.cost.flops_per_token, 6)
 
 
 def _steps(resolved: Resolved) -> int:

@@ -28,7 +28,7 @@ class Fair(Section):
     Settings:
         parameters: largest difference, as a share, in parameters without embeddings and head.
         total: the same of all parameters.
-        flops: the same of FLOPs per token.
+        flops: the same of FLOPs of training per token.
         tokens: the same of the tokens trained on; ``equal`` for no difference.
         memory: the same of memory in training, as estimated.
         seconds: the same of the wall-clock time of training: of finished runs of the same recipe but for seed, rates
