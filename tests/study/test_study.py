@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -223,6 +224,15 @@ def test_a_study_runs_and_ends_in_a_page_of_claims(tmp_path, monkeypatch, capsys
     assert main(["report", str(path)]) == 0  # from files alone
     assert (folder / "claims.json").read_text() == before
     assert "1-likelihood" in capsys.readouterr().out
+    assert main(["board", str(path), "--no-start", "--out", "board"]) == 0
+    shown = {file.parent.relative_to("board").as_posix() for file in Path("board").rglob("events*")}
+    assert {"00 likelihood/01 sedd/0", "01 steps/03 s4/0", "layout"} <= shown
+    other = tmp_path / "other.yaml"
+    other.write_text(path.read_text().replace("samples: 4", "samples: 3"), encoding="utf-8")
+    assert main(["report", str(path), str(other)]) == 0
+    told = capsys.readouterr().out
+    assert "6 arms in both grids. The very same figures in both: likelihood: baseline, likelihood: sedd." in told
+    assert "Not measured in other: steps: baseline, steps: s1" in told
 
 
 def test_below_a_line_is_at_the_same_place():

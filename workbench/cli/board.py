@@ -1,4 +1,4 @@
-"""``workbench board``: TensorBoard on runs or on a grid, arms grouped, with what was set beside what came out."""
+"""``workbench board``: TensorBoard on runs, a grid or a study, arms grouped, with what was set beside what came out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EVERY = 10.0
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments."""
-    parser.add_argument("what", nargs="+", type=Path, help="run folders, folders of runs, or a grid's file")
+    parser.add_argument("what", nargs="+", type=Path, help="run folders, their folders, or the file of a grid or a study")
     parser.add_argument("--port", type=int, default=6006, help="where TensorBoard listens (default: %(default)s)")
     parser.add_argument("--host", default="localhost", help="on which address (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="its folder (default: board beside the runs, or in the grid's folder)")
@@ -89,11 +89,11 @@ def _runs(args: argparse.Namespace) -> tuple[Sequence[Member], Path]:
 def _grid(args: argparse.Namespace) -> tuple[Sequence[Member], Path]:
     from dataclasses import replace
 
-    from workbench.grid.cells import plan
     from workbench.grid.folder import GridFolder
     from workbench.grid.status import standings
-    from workbench.report.board import of_grid
+    from workbench.report.board import of_plan
     from workbench.report.collect import collect, read_results
+    from workbench.study.plan import planned as plan
 
     if len(args.what) > 1:
         raise WorkbenchError("show one grid at a time, or run folders")
@@ -104,4 +104,4 @@ def _grid(args: argparse.Namespace) -> tuple[Sequence[Member], Path]:
     for one in found:
         if one.run is not None and one.figures is not None:
             runs[one.figures] = replace(runs[one.run.path], results=read_results(one.figures))
-    return of_grid(planned, found, runs), args.out or folder.path / "board"
+    return of_plan(planned, found, runs), args.out or folder.path / "board"

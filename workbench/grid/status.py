@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from workbench.core.errors import WorkbenchError
-from workbench.grid.cells import Cell, Plan
+from workbench.grid.cells import Cell, Plan, Planned
 from workbench.grid.folder import GridFolder
 from workbench.grid.sweep import Tried, chosen, tried
 from workbench.run import RunFolder, by_hash, status_line
@@ -68,6 +68,16 @@ def _standing(cell: Cell, folder: GridFolder, run: RunFolder | None) -> Standing
     if run is not None:
         return Standing(cell, "trained" if run.finished else "begun", _so_far(run), run)
     return Standing(cell, "waiting")
+
+
+def by_grid(planned: Plan, found: Iterable[Standing]) -> list[tuple[str, Planned, list[Standing]]]:
+    """The grids of a plan, each with the question that it answers ("" where it is one of its own) and its cells."""
+    asked: dict[str, list[Standing]] = {}
+    for one in found:
+        asked.setdefault(one.cell.question, []).append(one)
+    return [
+        (question, grid, cells) for grid, (question, cells) in zip(planned.grids, asked.items(), strict=True)
+    ]
 
 
 def tally(found: Sequence[Standing]) -> dict[str, int]:

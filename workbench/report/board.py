@@ -1,4 +1,4 @@
-"""One TensorBoard folder for several runs or a grid, made from logs and figures: arms grouped, HParams, a layout.
+"""One TensorBoard folder for runs, a grid or a study, made from logs and figures: arms grouped, HParams, a layout.
 
 ``<out>/<arm>/<repetition>/`` holds a run's curves and texts, its final figures as ``final/…``, and one row of HParams:
 its arm, and the labels of all axes (of runs: the settings that differ). Folders sort as the report does. While runs go
@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.grid.status import by_grid
 from workbench.metrics.value import Value
 from workbench.report.collect import Run, differing
 from workbench.train.log import read_log
@@ -22,7 +23,7 @@ from workbench.train.loggers import as_markdown, show
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-    from workbench.grid.cells import Planned
+    from workbench.grid.cells import Plan, Planned
     from workbench.grid.status import Standing
 
 FINAL = "final/"
@@ -67,10 +68,22 @@ def of_runs(runs: Sequence[Run]) -> list[Member]:
     return members
 
 
-def of_grid(planned: Planned, found: Sequence[Standing], runs: Mapping[Path, Run]) -> list[Member]:
-    """The cells of a grid that have a run, in the report's order: a folder for each arm, in it one for each repetition.
+def of_plan(planned: Plan, found: Sequence[Standing], runs: Mapping[Path, Run]) -> list[Member]:
+    """The cells of a grid; of a study, a folder for each question, which is a column too.
 
     ``runs``: by folder, with a cell's own figures where it has them.
+    """
+    members: list[Member] = []
+    for at, (question, grid, cells) in enumerate(by_grid(planned, found)):
+        for one in of_grid(grid, cells, runs):
+            asked = {"question": question, **one.settings}
+            place = f"{_place(at, question)}/{one.place}"
+            members.append(replace(one, place=place, settings=asked) if question else one)
+    return members
+
+
+def of_grid(planned: Planned, found: Sequence[Standing], runs: Mapping[Path, Run]) -> list[Member]:
+    """The cells of a grid that have a run, in the report's order: a folder for each arm, in it one for each repetition.
     """
     over = planned.report.over
     members: list[Member] = []

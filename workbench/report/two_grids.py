@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from workbench.core.errors import WorkbenchError
 from workbench.core.files import write_text
+from workbench.grid.status import by_grid
 from workbench.report import html, markdown
 from workbench.report.arms import Arm, arms_of, names_of
 from workbench.report.collect import differing
@@ -48,11 +49,8 @@ def sides(plans: Sequence[Plan], found: Sequence[Sequence[Standing]]) -> list[Si
 
 def _arms(planned: Plan, found: Sequence[Standing]) -> dict[str, Arm]:
     """The arms of a grid by name; those of a study by question too."""
-    asked: dict[str, list[Standing]] = {}
-    for one in found:
-        asked.setdefault(one.cell.question, []).append(one)
     arms: dict[str, Arm] = {}
-    for grid, (question, cells) in zip(planned.grids, asked.items(), strict=True):
+    for question, grid, cells in by_grid(planned, found):
         for arm in arms_of(cells, grid.report.over):
             label = f"{question}: {arm.label}" if question else arm.label
             arms[label] = replace(arm, label=label)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.core.files import write_text
-from workbench.grid.status import Standing
+from workbench.grid.status import Standing, by_grid
 from workbench.report import html, latex, markdown
 from workbench.report.collect import Run
 from workbench.report.grid_page import FIGURES, GridPage, csv_of, grid_page, html_parts, markdown_parts
@@ -72,7 +72,7 @@ class StudyPage:
 
 def study_page(planned: PlannedStudy, found: Sequence[Standing]) -> StudyPage:
     """Put the page together."""
-    pages = {name: grid_page(planned.questions[name], part) for name, part in planned.split(found).items()}
+    pages = {name: grid_page(grid, cells) for name, grid, cells in by_grid(planned, found)}
     told = [
         Told(name, claim, together([test(pages[claim.question].arms) for test in claim.tests]))
         for name, claim in planned.study.claims.items()

@@ -14,7 +14,6 @@ from workbench.core.part import did_you_mean
 from workbench.core.tree import stable_hash
 from workbench.grid.cells import Plan, Planned, plan, plan_of
 from workbench.grid.section import Grid
-from workbench.grid.status import Standing
 from workbench.run import slug
 from workbench.study.section import Study, is_study, load_study
 
@@ -35,13 +34,6 @@ class PlannedStudy(Plan):
     def grids(self) -> tuple[Planned, ...]:
         """Its questions'."""
         return tuple(self.questions.values())
-
-    def split(self, found: Iterable[Standing]) -> dict[str, list[Standing]]:
-        """How cells stand, by question."""
-        by: dict[str, list[Standing]] = {name: [] for name in self.questions}
-        for one in found:
-            by[one.cell.question].append(one)
-        return by
 
 
 def planned(path: Path | str, overrides: Iterable[str] = ()) -> Planned | PlannedStudy:
