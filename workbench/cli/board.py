@@ -23,7 +23,7 @@ EVERY = 10.0
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments."""
-    parser.add_argument("what", nargs="+", type=Path, help="run folders, their folders, or the file of a grid or a study")
+    parser.add_argument("what", nargs="+", type=Path, help="run folders, their folders, or a file of a grid or a study")
     parser.add_argument("--port", type=int, default=6006, help="where TensorBoard listens (default: %(default)s)")
     parser.add_argument("--host", default="localhost", help="on which address (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="its folder (default: board beside the runs, or in the grid's folder)")
