@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -48,3 +49,11 @@ def test_flops_are_those_of_training(tmp_path):
     planned = plan(written(tmp_path, axes=axes, fair={"flops": 0.1}))
     (told,) = unfair(planned, costed(planned.cells))
     assert "once takes 3 times its forward pass, one of twice 3.5 times" in told
+
+
+def test_seconds_are_held_to_before_anything_is_trained(tmp_path):
+    """The same command goes on after a kill, whatever training took: the page says it."""
+    planned = plan(written(tmp_path, axes={"train.steps": [5, 10]}, fair={"seconds": 0.1}))
+    fast, slow = (replace(one, seconds=seconds) for one, seconds in zip(costed(planned.cells), (5.0, 9.0), strict=True))
+    assert "80.0% more" in unfair(planned, [fast, slow])[0]
+    assert unfair(planned, [fast, replace(slow, trained=True)]) == []

@@ -190,6 +190,7 @@ def test_notes_with_breaks_stay_comments_in_latex():
 def test_labels_are_no_formulas_in_a_spreadsheet(text):
     page = grid_page_of([arm(text, [run("a", x=-0.5)], fix=text)], ["fix"])
     (row,) = csv.DictReader(io.StringIO(csv_of(page)))
+    assert row["relation"] == "=", "a sign alone is no formula"
     assert row["arm"] == row["fix"] == f"'{text}"
     assert row["value"] == "-0.5"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,6 +55,19 @@ def test_a_finished_grid_does_nothing_again(undisturbed, capsys):
     before = {path: path.stat().st_mtime_ns for path in undisturbed.glob("runs/*/measured/*.json")}
     assert main(command(small(undisturbed), undisturbed)) == 0
     assert before == {path: path.stat().st_mtime_ns for path in undisturbed.glob("runs/*/measured/*.json")}
+
+
+def test_figures_that_failed_are_measured_again_by_retry(undisturbed, tmp_path):
+    shutil.copytree(undisturbed / "runs", tmp_path / "runs")
+    kept = sorted(tmp_path.glob("runs/*/measured/*.json"))[0]
+    data = json.loads(kept.read_text())
+    data["values"][0] |= {"value": None, "error": "no judge"}
+    kept.write_text(json.dumps(data))
+    assert main(command(small(tmp_path), tmp_path, "--workers", "1")) == 0
+    assert figures(tmp_path / "runs") != figures(undisturbed / "runs"), "what failed stands as it is"
+    assert main(command(small(tmp_path), tmp_path, "--workers", "1", "--retry")) == 0
+    assert figures(tmp_path / "runs") == figures(undisturbed / "runs")
+    assert kept.with_suffix(".failed").exists()
 
 
 def test_another_grid_finds_what_is_there(undisturbed, tmp_path):

@@ -15,13 +15,21 @@ from workbench.metrics.statistics import (
     paired_difference,
     ratio,
     student_quantile,
+    student_tail,
 )
 
 
 @pytest.mark.parametrize("df", [1, 2, 3, 4, 5, 8, 20, 100, 5000])
 @pytest.mark.parametrize("p", [0.9, 0.95, 0.975])
 def test_student_quantile(df: int, p: float) -> None:
-    assert student_quantile(p, df) == pytest.approx(stats.t.ppf(p, df), rel=0.01)
+    assert student_quantile(p, df) == pytest.approx(stats.t.ppf(p, df), rel=1e-6)
+    assert student_quantile(1 - p, df) == pytest.approx(-student_quantile(p, df))
+
+
+@pytest.mark.parametrize("df", [1, 2, 3, 4, 7, 30, 999])
+@pytest.mark.parametrize("t", [-1.3, 0.0, 2.0, 12.0, 50.0])
+def test_student_tail(df: int, t: float) -> None:
+    assert student_tail(t, df) == pytest.approx(stats.t.sf(t, df), rel=1e-5, abs=1e-15)
 
 
 def test_ratio_of_equal_denominators_is_the_mean_with_its_standard_error() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from tests.grid.made_up import arm, run
 from workbench.cli.main import main
 from workbench.core.errors import RecipeError
 from workbench.metrics.value import Units, Value
-from workbench.report.contrasts import Term, contrast, student_tail
+from workbench.report.contrasts import Term, contrast
 from workbench.study.base import Verdict, together
 from workbench.study.comparisons import Alike, LiesAbove, LiesBelow, NotAbove, NotBelow
 from workbench.study.lines import BelowLine
@@ -117,12 +118,6 @@ def test_contrasts_pair_what_shares_units():
     assert logged.estimate.value == pytest.approx(np.log(means[1] / means[0]), abs=1e-4)
 
 
-def test_the_tail_is_students():
-    stats = pytest.importorskip("scipy.stats")
-    for t, df in ((2.0, 2), (-1.3, 5), (0.0, 9), (3.1, 30)):
-        assert student_tail(t, df) == pytest.approx(stats.t.sf(t, df), rel=0.02)
-
-
 def test_a_gap_may_be_wider_in_one_figure():
     made = arms({"baseline": 4.0, "a": 5.0}, y=[4.0, 4.2])
     assert Wider("x", "y", "a")(made).answer == "holds"
@@ -136,6 +131,76 @@ def test_matching_costs_what_the_cheapest_match_costs():
     found = claim(arms({"baseline": 5.0, "a": 9.0, "b": 5.0}, y=[1.0, 0.5, 3.0]))
     assert found.answer == "holds" and "cheapest match b" in found.measured and "× 3" in found.measured
     assert claim(arms({"baseline": 5.0, "a": 5.0, "b": 4.0}, y=[1.0, 0.5, 3.0])).answer == "does not hold"
+
+
+def judged(label, number, by, se=0.1):
+    return arm(label, [run(label, x=replace(value(number, se), by=by), y=value(1.0, 0.01, "y"))])
+
+
+def test_what_cannot_be_compared_decides_nothing():
+    """Two judges, an error that is not known, an arm that is still due: no claim holds by them."""
+    claim = DearerToMatch("x", "y", ["a", "b"])
+    two = [judged("baseline", 5.0, "one"), judged("a", 9.0, "two"), judged("b", 9.0, "one")]
+    assert claim(two).answer == "open" and "not compared: a" in claim(two).measured
+    waiting = claim(two[::2])
+    assert waiting.answer == "not measured" and "due: a" in waiting.measured
+    bare = arms({"baseline": 5.0, "a": 5.0, "b": 5.0}, y=[1.0, 3.0, 4.0])
+    for one in bare:
+        one.run.results.values[1] = Value("y", one.figure("y").value, unit="s")
+    assert claim(bare).answer == "open"  # seconds without an error
+    line = [judged("baseline", 9.0, "one"), judged("b", 5.0, "one"), judged("a", 3.0, "two")]
+    assert BelowLine("x", "y", ["baseline", "b"], ["a"])(line).answer == "open"
+
+
+def test_arms_that_are_due_leave_one_of_several_undecided():
+    found = LiesBelow(["x"], ["a", "later"], any=True)(arms({"baseline": 10.0, "a": 11.0}))
+    assert found.answer == "not measured"
+    found = LiesBelow(["x"], ["a", "later"], any=True)(arms({"baseline": 10.0, "a": 9.0}))
+    assert found.answer == "holds" and "due: later: x" in found.measured
+    assert LiesBelow(["x"], ["a", "later"])(arms({"baseline": 10.0, "a": 11.0})).answer == "does not hold"
+
+
+def test_a_ratio_is_lower_by_its_share():
+    """Six beside ten is lower by 40 %, which is not more than 50 %."""
+    figures = {"baseline": 10.0, "a": 6.0}
+    assert answers(LiesBelow, figures, ratio=True, within=0.5) == "does not hold"
+    assert answers(LiesBelow, figures, ratio=True, within=0.35) == "holds"
+    assert answers(NotBelow, {"baseline": 10.0, "a": 9.55}, se=0.01, ratio=True, within=0.05) == "holds"
+
+
+def test_a_resample_of_nothing_decides_nothing():
+    """One puzzle of fifty solved: a third of all resamples have none, and no logarithm."""
+    solved = [1.0] + [0.0] * 49
+    made = [
+        arm(label, [run(label, x=Value("x", float(np.mean(numbers)), better="higher", n=50, se=0.05,
+                                       units=Units("puzzles", tuple(numbers))))], label == "baseline")
+        for label, numbers in (("baseline", [1.0, 0.0] * 25), ("a", solved))
+    ]  # fmt: skip
+    assert LiesBelow(["x"], ["a"], ratio=True)(made).answer == "open"
+
+
+def repeated(label, numbers, others):
+    pairs = zip(numbers, others, strict=True)
+    return arm(label, [run(label, x=value(a), y=value(b, name="y")) for a, b in pairs], baseline=label == "baseline")
+
+
+def test_few_repetitions_have_students_law():
+    """Two seeds with t near 2.5 hold by the normal law alone."""
+    made = [repeated("baseline", [10.0, 10.0001], [1.0, 1.0]), repeated("b", [12.0, 12.0001], [2.0, 2.0])]
+    made.append(repeated("a", [10.0, 10.6], [1.5, 1.5]))
+    found = BelowLine("x", "y", ["baseline", "b"], ["a"])(made)
+    assert found.answer == "open" and "over repetitions" in found.how
+    gaps = [repeated("baseline", [10.0, 10.0], [1.0, 1.0]), repeated("a", [10.2, 10.45], [1.0, 1.001])]
+    found = Wider("x", "y", "a")(gaps)
+    assert found.answer == "open" and "2 repetitions" in found.how
+
+
+@pytest.mark.parametrize("at", [[1, 2], [0, 1, 2], [1, 1, 2]])
+def test_places_of_a_trend_are_those_of_its_arms(tmp_path, at):
+    test = {"type": "falls", "figure": "unigram_entropy", "arms": ["s1", "s2", "s4"], "at": at}
+    claim = {"says": "x", "question": "steps", "tests": [test]}
+    with pytest.raises(RecipeError, match=r"claims\.a\.tests\[0\]\.at"):
+        planned(written(tmp_path, claims={"a": claim}))
 
 
 def test_several_tests_hold_together():
@@ -199,6 +264,13 @@ def test_a_study_is_the_cells_of_its_questions(tmp_path):
                               "tests": [{"type": "lies_below", "figures": ["x"], "arms": ["sed"]}]}}},
             "has no arm 'sed'. Did you mean 'sedd'",
         ),
+        (
+            {"claims": {"a": {"says": "x", "question": "likelihood",
+                              "tests": [{"type": "lies_below", "figures": ["bits_per_bite"], "arms": ["sedd"]}]}}},
+            "measures no figure 'bits_per_bite'. Did you mean 'bits_per_byte'",
+        ),
+        ({"claims": {"a": {"says": "x", "question": ["likelihood"], "tests": []}}}, "claims.a.question"),
+        ({"claims": {}, "questions": {"likelihood": {"set": [1], "axes": {"arm": {"x": {}}}}}}, "likelihood.set"),
         ({"claims": {}, "questions": {"likelihood": {"axis": {}}}}, "questions.likelihood.axis"),
     ],
 )  # fmt: skip
@@ -206,6 +278,20 @@ def test_slips_of_a_study_are_told_with_their_place(tmp_path, change, told):
     with pytest.raises(RecipeError) as error:
         planned(written(tmp_path, **change))
     assert told in str(error.value)
+
+
+def test_questions_share_the_studys_patch_and_try_each_their_own(tmp_path):
+    """A question's patch is laid over the study's; what two questions try has names of its own, or one would wait."""
+    sweep = {"axes": {"arm": {"sedd": {}}}, "sweep": {"train.optimizer.lr": [0.001, 0.003]}}
+    path = written(tmp_path, claims={}, questions={
+        "a b": {**sweep, "set": {"evaluations": {"final": {"draws": 2}}}}, "a-b": {**sweep, "set": {"train.steps": 6}},
+    })  # fmt: skip
+    found = planned(path)
+    (first,) = {cell.resolved.data["evaluations"]["final"]["draws"] for cell in found.cells if cell.question == "a b"}
+    assert first == 2 and {cell.resolved.data["evaluations"]["final"]["blocks"] for cell in found.cells} == {4}
+    keys = [cell.key for cell in found.due]
+    assert len(found.trials) == 8 and len(set(keys)) == len(keys)
+    assert {option.trial.key for cell in found.cells for option in cell.options} <= set(keys)
 
 
 def test_a_study_runs_and_ends_in_a_page_of_claims(tmp_path, monkeypatch, capsys):

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from workbench.core.errors import WorkbenchError
 if TYPE_CHECKING:
     from workbench.grid.cells import Cell, Plan
     from workbench.grid.folder import GridFolder
+    from workbench.grid.status import Standing
     from workbench.launch.base import Launcher
 
 EVERY = 10.0
@@ -38,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="time N updates of every network of which no finished run tells how long one takes",
     )
     parser.add_argument("--status", action="store_true", help="show how each cell stands, run nothing")
-    parser.add_argument("--retry", action="store_true", help="try failed cells again")
+    parser.add_argument("--retry", action="store_true", help="try failed cells, and figures that failed, again")
     parser.add_argument(
         "--launcher", default="local", metavar="WHO", help="local, slurm, or a file with a launcher's settings"
     )
@@ -56,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from workbench.grid import fairness
     from workbench.grid.folder import GridFolder
     from workbench.grid.pace import timed
+    from workbench.grid.status import standings
     from workbench.study.plan import planned as plan
 
     if args.workers is not None and args.workers < 1:
@@ -64,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
     if args.worker:
         require_same_plan(planned, args.plan)
         return _work(args, planned)
+    if args.status:
+        return _show_status(planned, GridFolder.open(planned, args.grids), args)
     networks = fairness.costed(planned.trainings)
     if args.dry_run or any(grid.grid.fair.seconds is not None for grid in planned.grids):
         networks = timed(networks, args.runs, args.trial, args.cache)
@@ -77,16 +82,33 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return 0
     folder = GridFolder.open(planned, args.grids)
-    if args.status:
-        return _show_status(planned, folder, args)
     if args.retry:
         folder.forgive(planned.due)
-    _run_all(args, planned, folder, launcher(args.launcher, args.workers))
+        _measure_again(standings(planned, folder, args.runs))
+    if not _run_all(args, planned, folder, launcher(args.launcher, args.workers)):
+        return 0  # the work goes on without us
     return _report(args, planned, folder)
 
 
-def _run_all(args: argparse.Namespace, planned: Plan, folder: GridFolder, by: Launcher) -> None:
-    """Have workers at it, and say how it goes until nothing is left to do."""
+def _measure_again(found: Sequence[Standing]) -> None:
+    """Set aside figures some of which failed, so that they are due again; a run's own are `workbench eval`'s."""
+    from workbench.metrics.results import ResultsError
+    from workbench.report.collect import read_results
+
+    for one in found:
+        if one.figures is None or one.run is None:
+            continue
+        with contextlib.suppress(OSError, ValueError, ResultsError):
+            if not any(value.error for value in read_results(one.figures).values):
+                continue
+            if one.figures == one.run.results:
+                print(f"{one.cell.name}: figures that failed are the run's own: workbench eval {one.run.path}")
+            else:
+                one.figures.rename(one.figures.with_suffix(".failed"))
+
+
+def _run_all(args: argparse.Namespace, planned: Plan, folder: GridFolder, by: Launcher) -> bool:
+    """Have workers at it, and say how it goes until nothing is left to do; false where they go on without us."""
     from workbench.grid.status import standings, tally
     from workbench.launch.base import Job
     from workbench.launch.together import processes
@@ -98,7 +120,7 @@ def _run_all(args: argparse.Namespace, planned: Plan, folder: GridFolder, by: La
     before, total = first.get("done", 0), len(planned.due)
     due = total - before - first.get("failed", 0)
     if not due:
-        return
+        return True
     tried = f" and {len(planned.trials)} trials" * bool(planned.trials)
     print(f"{folder.path}: {len(planned.cells)} cells{tried}, {before} done before", flush=True)
 
@@ -128,15 +150,16 @@ def _run_all(args: argparse.Namespace, planned: Plan, folder: GridFolder, by: La
         looks, words = looked, by.run(job)
         if words:
             print(words, file=sys.stderr)
-        if looked == looks:  # it does not wait: the work goes on without us
-            return
+        if looked == looks:  # it does not wait
+            return False
         counts = tally(standings(planned, folder, args.runs, trials=True))
         if counts.get("done", 0) + counts.get("failed", 0) >= total:
-            return
+            return True
         # workers ended, in error it may be, before all was done: others take their place, unless nothing comes of it
         require_same_plan(plan(args.grid, args.override), planned.hash)
         stuck, stood = (stuck + 1 if counts == stood else 0), counts
         next_look = 0.0
+    return True
 
 
 def require_same_plan(planned: Plan, digest: str | None) -> None:

@@ -64,13 +64,15 @@ def costed(cells: Sequence[Cell], known: Sequence[Costed] = ()) -> list[Costed]:
 def unfair(planned: Planned, networks: Sequence[Costed]) -> list[str]:
     """What differs by more than the grid allows, a sentence each: the numbers, and how to make them match.
 
-    The baseline is another kind of model and is shown, not held to the bounds.
+    The baseline is another kind of model and is shown, not held to the bounds. Seconds are held to before anything is
+    trained: what was begun may always go on.
     """
     sentences = []
     for name, (title, value) in MEASURES.items():
         bound = getattr(planned.grid.fair, name)
         known = [(number, one) for one in _arms(networks) if (number := value(one)) is not None]
-        if bound is None or len(known) < 2:
+        begun = name == "seconds" and any(one.trained for one in _arms(networks))  # the page says what was taken
+        if bound is None or len(known) < 2 or begun:
             continue
         allowed = 0.0 if isinstance(bound, str) else float(bound)
         (least, low), (most, high) = (end(known, key=lambda pair: pair[0]) for end in (min, max))

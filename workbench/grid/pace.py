@@ -56,9 +56,11 @@ def timed(networks: Sequence[Costed], runs: Path, trial: int = 0, cache: Path | 
     for one in networks:
         recipe = one.cells[0].training
         key, steps = likeness(recipe.data), int(recipe.data["train"]["steps"])
-        own = known.get(recipe.hash)
-        if own is not None and own.finished and (pace := _logged(own)) is not None:
-            found.append(replace(one, seconds=pace * steps, source=f"its own log ({_machine(own)})", trained=True))
+        given = one.cells[0].run
+        own = known.get(recipe.hash) if given is None else RunFolder(given)
+        if own is not None and own.finished and ((pace := _logged(own)) is not None or given is not None):
+            seconds = None if pace is None else pace * steps  # a run that was imported has no log
+            found.append(replace(one, seconds=seconds, source=f"its own log ({_machine(own)})", trained=True))
             continue
         if key not in tried:
             tried[key] = _pace(one.cells[0], alike.get(key), trial, cache)

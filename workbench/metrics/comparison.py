@@ -83,18 +83,22 @@ def contrast_bootstrap(
     seed: int = 0,
 ) -> Estimate:
     """Σ coefficient · weighted mean (of its logarithm where ``log``), each column (values [N], weights [N]) of the same
-    N units, with a percentile bootstrap over units, drawn for all columns alike."""
+    N units, with a percentile bootstrap over units, drawn for all columns alike; without an interval where a resample
+    has no figure (the logarithm of nothing)."""
     n = len(columns[0][0])
 
     def total(count_RN: Floats) -> Floats:
-        means = [(count_RN @ (values * weights)) / (count_RN @ weights) for values, weights in columns]
-        return np.asarray([np.log(mean) if log else mean for mean in means]).T @ np.asarray(coefficients)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            means = [(count_RN @ (values * weights)) / (count_RN @ weights) for values, weights in columns]
+            return np.asarray([np.log(mean) if log else mean for mean in means]).T @ np.asarray(coefficients)
 
     value = float(total(np.ones((1, n)))[0])
     if n < 2:
         return Estimate(value, n=n)
     count_RN = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
     drawn = total(count_RN)
+    if not np.isfinite(drawn).all():
+        return Estimate(value, n=n)
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(value, float(drawn.std(ddof=1)), float(low), float(high), n)
 

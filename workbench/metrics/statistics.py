@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Literal
 
@@ -14,6 +16,8 @@ LEVEL = 0.95
 """Coverage of every interval."""
 RESAMPLES = 2000
 """Bootstrap resamples."""
+LARGE = 10_000
+"""Degrees of freedom beyond which Student's law is the normal law to five digits."""
 _CHUNK = 1 << 22
 
 
@@ -28,22 +32,41 @@ class Estimate:
     n: int = 0
 
 
-def by_normal(value: float, se: float, n: int = 0) -> Estimate:
-    """A figure with the interval of the normal law."""
-    half = NormalDist().inv_cdf(0.5 + LEVEL / 2) * se
+def by_student(value: float, se: float, df: int, n: int = 0) -> Estimate:
+    """A figure with the interval of Student's law; ``df`` 0: of the normal law."""
+    half = (student_quantile(0.5 + LEVEL / 2, df) if df else NormalDist().inv_cdf(0.5 + LEVEL / 2)) * se
     return Estimate(value, se, value - half, value + half, n)
 
 
+def by_normal(value: float, se: float, n: int = 0) -> Estimate:
+    """A figure with the interval of the normal law."""
+    return by_student(value, se, 0, n)
+
+
+def student_tail(t: float, df: int) -> float:
+    """P(T > t) of Student's law with a whole number of degrees of freedom (Abramowitz & Stegun 26.7.3, 26.7.4)."""
+    angle = math.atan(abs(t) / math.sqrt(df))
+    cosine, term, total = math.cos(angle), 1.0, 0.0
+    for k in range(df % 2 + 1, df, 2):  # 1 + (1/2) cos² + (1·3)/(2·4) cos⁴ … for even df; cos + (2/3) cos³ … for odd
+        total, term = total + term, term * cosine**2 * k / (k + 1)
+    within = math.sin(angle) * total if df % 2 == 0 else (angle + math.sin(angle) * cosine * total) * 2 / math.pi
+    tail = (1 - within) / 2
+    return tail if t >= 0 else 1 - tail
+
+
+@lru_cache(maxsize=4096)
 def student_quantile(p: float, df: int) -> float:
-    """Quantile of Student's t: Cornish-Fisher expansion (Abramowitz & Stegun 26.7.5), good to 1 %."""
-    if df < 3:
-        return float({1: np.tan(np.pi * (p - 0.5)), 2: (2 * p - 1) / np.sqrt(2 * p * (1 - p))}[df])
-    z = NormalDist().inv_cdf(p)
-    g1 = (z**3 + z) / 4
-    g2 = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    g3 = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    g4 = (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160
-    return float(z + g1 / df + g2 / df**2 + g3 / df**3 + g4 / df**4)
+    """Quantile of Student's t by bisection of `student_tail`; beyond `LARGE` degrees of freedom the normal law's."""
+    if df > LARGE:
+        return NormalDist().inv_cdf(p)
+    beyond = 1 - max(p, 1 - p)
+    low, high = 0.0, 1.0
+    while student_tail(high, df) > beyond:
+        low, high = high, 2 * high
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if student_tail(middle, df) > beyond else (low, middle)
+    return math.copysign(high, p - 0.5)
 
 
 def cluster_sums(values_N: Floats, cluster_N: npt.NDArray[np.int64] | None) -> Floats:

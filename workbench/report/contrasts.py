@@ -11,7 +11,7 @@ import numpy as np
 
 from workbench.core.errors import WorkbenchError
 from workbench.metrics.comparison import contrasted, smallest_detectable
-from workbench.metrics.statistics import LEVEL, Estimate, by_normal, ratio, student_quantile
+from workbench.metrics.statistics import LEVEL, Estimate, by_normal, ratio, student_tail
 from workbench.metrics.value import Better, Value
 from workbench.report.arms import Arm
 
@@ -121,12 +121,3 @@ def _total(values: Sequence[Value], coefficients: Sequence[float], log: bool) ->
 def _number(value: Value) -> float:
     assert value.value is not None
     return value.value
-
-
-def student_tail(t: float, df: int) -> float:
-    """P(T > t) of Student's law, by inverting the quantile function."""
-    low, high = 0.5, 1 - 1e-12
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if student_quantile(middle, df) < abs(t) else (low, middle)
-    return 1 - low if t >= 0 else low

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.core.files import write_text
-from workbench.report import html, latex, markdown
+from workbench.report import html, latex, markdown, words
 from workbench.report.arms import Arm, arms_of
 from workbench.report.collect import Run
 from workbench.report.curves import Group, all_plots
@@ -185,7 +185,7 @@ def _markdown(page: GridPage, date: str) -> str:
     parts = [f"# {markdown.line(page.title)}", markdown.line(page.lead)]
     for heading, body in markdown_parts(page):
         parts += [f"## {heading}", body]
-    parts.append(f"Made {date} from what the run folders hold; nothing was trained or evaluated anew.")
+    parts.append(words.made(date))
     return "\n\n".join(parts) + "\n"
 
 
@@ -222,8 +222,8 @@ def csv_of(page: GridPage) -> str:
 
 
 def _inert(text: str) -> str:
-    """Text that a spreadsheet shows and does not run as a formula; a number is left as it is."""
-    return f"'{text}" if text[:1] in FORMULA and not _is_number(text) else text
+    """Text that a spreadsheet shows and does not run as a formula; a number, and a sign alone, are left as they are."""
+    return f"'{text}" if text[:1] in FORMULA and len(text) > 1 and not _is_number(text) else text
 
 
 def _is_number(text: str) -> bool:

@@ -62,7 +62,7 @@ def filled(title: str, lead: str, parts: Sequence[str], date: str) -> str:
         digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         lead=lead,
         body="\n".join(part for part in parts if part),
-        footer=f"Made {escape(date)} from what the run folders hold; nothing was trained or evaluated anew.",
+        footer=escape(words.made(date)),
     )
 
 

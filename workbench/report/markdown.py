@@ -37,7 +37,7 @@ def document(runs: Sequence[Run], table: Table, plots: Sequence[Plot], folder: s
     for run in runs:
         facts = "\n".join(f"- {name}: {line(text)}" for name, text in words.provenance(run))
         parts.append(f"**{line(run.label)}**\n\n{facts}")
-    parts.append(f"Made {date} from what the run folders hold; nothing was trained or evaluated anew.")
+    parts.append(words.made(date))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

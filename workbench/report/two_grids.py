@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from workbench.core.errors import WorkbenchError
 from workbench.core.files import write_text
 from workbench.grid.status import by_grid
-from workbench.report import html, markdown
+from workbench.report import html, markdown, words
 from workbench.report.arms import Arm, arms_of, names_of
 from workbench.report.collect import differing
 from workbench.report.differences import differences_table, in_pairs, moves
@@ -96,7 +96,7 @@ def write_two(page: TwoGrids, out: Path) -> list[Path]:
     text = [f"# {markdown.line(page.title)}", markdown.line(page.lead)]
     for heading, table, first in shown:
         text += [f"## {heading}", markdown.with_notes(table, first)]
-    text.append(f"Made {date} from what the run folders hold; nothing was trained or evaluated anew.")
+    text.append(words.made(date))
     out.mkdir(parents=True, exist_ok=True)
     lead = f'<p class="lead">{html.escape(page.lead)}</p>'
     write_text(out / "report.html", html.filled(page.title, lead, parts, date), sync=False)

@@ -22,6 +22,11 @@ def visible(text: object) -> str:
     return CONTROLS.sub("\ufffd", str(text).replace("\r\n", "\n"))
 
 
+def made(date: str) -> str:
+    """The last sentence of every page."""
+    return f"Made {date} from what the run folders hold; nothing was trained or evaluated anew."
+
+
 def title(runs: Sequence[Run]) -> str:
     """One line."""
     labels = [run.label for run in runs]

@@ -14,6 +14,8 @@ Answer = Literal["holds", "does not hold", "open", "not measured"]
 
 SIDE = 0.025
 """A side of a two-sided test at 5 %."""
+COUNTED = ("calls", "tokens", "parameters")
+"""Units of figures that are counted and have no error to be estimated."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,10 @@ class Claim(Part, ABC, kind="claim"):
     @abstractmethod
     def names(self) -> Iterable[str]:
         """Labels of the arms it speaks of, so that slips are told before anything runs."""
+
+    def needs(self) -> Iterable[str]:
+        """Names of the figures it speaks of, for the same reason; of one that tells none, slips are not found."""
+        return ()
 
     @abstractmethod
     def __call__(self, arms: Sequence[Arm]) -> Verdict:

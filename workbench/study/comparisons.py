@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from annotated_types import Ge, MinLen
 
+from workbench.core.errors import Problem
+from workbench.core.node import Node
 from workbench.metrics.comparison import holm
 from workbench.report.arms import Arm
 from workbench.report.contrasts import Contrast, Term, contrast
@@ -22,13 +24,12 @@ NotNegative = Annotated[float, Ge(0)]
 
 @dataclass(frozen=True)
 class Compared:
-    """One figure of one arm against the other arm's. ``margin``: in the figure's unit, or of its logarithm;
-    ``p_for``, ``p_against``: one-sided p of the opposite, None without a standard error."""
+    """One figure of one arm against the other arm's. ``p_for``, ``p_against``: one-sided p of the claim's opposite and
+    of the claim, None without a standard error."""
 
     arm: Arm
     figure: str
     found: Contrast
-    margin: float
     p_for: float | None
     p_against: float | None
 
@@ -37,13 +38,14 @@ class Comparison(Claim):
     """Every figure of every arm named is compared with the other arm's; the whole claim is tested at 5 %.
 
     Where all comparisons must hold each is tested at its own level (an intersection-union test); where one is enough,
-    and for what refutes, p values are adjusted after Holm over the comparisons. What is said of bounds holds of bounds.
+    and for what refutes, p values are adjusted after Holm over the comparisons, those that are still due among them.
+    What is said of bounds holds of bounds.
 
     Settings:
         figures: names of figures.
         arms: labels of arms.
         against: the arm compared with; row zero unless said otherwise.
-        within: the margin, as a share of the other arm's figure, stated beforehand.
+        within: the margin, as a share of the other arm's figure, stated beforehand; below 1 for ratios.
         ratio: compare as ratios (of times, of perplexities) in place of differences.
         any: one comparison that holds is enough; otherwise all must.
     """
@@ -66,9 +68,19 @@ class Comparison(Claim):
         """Two arms."""
         return {"figures": ["x"], "arms": ["a", "b"], "within": 0.05}
 
+    @classmethod
+    def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
+        """A ratio that cannot be lower by the whole."""
+        yield from super().misfits(node, root)
+        if node.settings["ratio"] and node.settings["within"] >= 1:
+            yield Problem(f"{node.path}.within", "of a ratio the margin is a share below 1: 0.05 for 5 %")
+
     @abstractmethod
-    def one_sided(self, found: Contrast, margin: float) -> tuple[float | None, float | None]:
-        """(p of the claim's opposite, p of the claim): small in the first bears it out, in the second refutes it."""
+    def one_sided(self, found: Contrast, down: float, up: float) -> tuple[float | None, float | None]:
+        """(p of the claim's opposite, p of the claim): small in the first bears it out, in the second refutes it.
+
+        ``down``, ``up``: where the margin ends below no difference and above it, in the contrast's unit.
+        """
 
     @abstractmethod
     def said(self) -> str:
@@ -77,6 +89,10 @@ class Comparison(Claim):
     def names(self) -> Iterable[str]:
         """The arms and the one compared with."""
         return [*self.arms, self.against]
+
+    def needs(self) -> Iterable[str]:
+        """The figures."""
+        return self.figures
 
     def __call__(self, arms: Sequence[Arm]) -> Verdict:
         """Compare all, then judge the whole."""
@@ -91,25 +107,29 @@ class Comparison(Claim):
                     missing.append(f"{label}: {figure}")
                 else:
                     found.append(one)
-        if not found or (missing and not self.any):
+        answer = self._answer(found, len(missing)) if found else "not measured"
+        if missing and answer != ("holds" if self.any else "does not hold"):
             return Verdict("not measured", f"no {', '.join(missing)}")
-        words = "; ".join(self._words(one, other) for one in found if other is not None)
+        told = [self._words(one, other) for one in found if other is not None]
+        words = "; ".join([*told, *[f"due: {', '.join(missing)}"] * bool(missing)])
         how = f"{self.said()}, 5 %; " + "; ".join(dict.fromkeys(one.found.how for one in found))
-        return Verdict(self._answer(found), words, how)
+        return Verdict(answer, words, how)
 
     def _compared(self, arm: Arm, other: Arm, figure: str) -> Compared | None:
         found = contrast([Term(arm, figure, 1.0), Term(other, figure, -1.0)], log=self.ratio)
         beside = other.figure(figure)
         if found is None or beside is None or beside.value is None:
             return None
-        margin = math.log1p(self.within) if self.ratio else self.within * abs(beside.value)
-        return Compared(arm, figure, found, margin, *self.one_sided(found, margin))
+        share = self.within * abs(beside.value)
+        down, up = (math.log1p(-self.within), math.log1p(self.within)) if self.ratio else (-share, share)
+        return Compared(arm, figure, found, *self.one_sided(found, down, up))
 
-    def _answer(self, found: Sequence[Compared]) -> Answer:
+    def _answer(self, found: Sequence[Compared], missing: int) -> Answer:
         if any(one.p_for is None or one.p_against is None for one in found):
             return "open"
         ours, theirs = (
-            [p for one in found if (p := getattr(one, side)) is not None] for side in ("p_for", "p_against")
+            [p for one in found if (p := getattr(one, side)) is not None] + [1.0] * missing
+            for side in ("p_for", "p_against")
         )
         if self.any:
             return decided(min(holm(ours)), max(theirs))
@@ -126,9 +146,9 @@ class Comparison(Claim):
 class LiesBelow(Comparison):
     """Figures lie below the other arm's by more than the margin."""
 
-    def one_sided(self, found: Contrast, margin: float) -> tuple[float | None, float | None]:
-        """Below −margin, above it."""
-        return found.p_below(-margin), found.p_above(-margin)
+    def one_sided(self, found: Contrast, down: float, up: float) -> tuple[float | None, float | None]:
+        """Below the margin's lower end, above it."""
+        return found.p_below(down), found.p_above(down)
 
     def said(self) -> str:
         """One side of a two-sided test."""
@@ -139,9 +159,9 @@ class LiesBelow(Comparison):
 class LiesAbove(Comparison):
     """Figures lie above the other arm's by more than the margin."""
 
-    def one_sided(self, found: Contrast, margin: float) -> tuple[float | None, float | None]:
-        """Above the margin, below it."""
-        return found.p_above(margin), found.p_below(margin)
+    def one_sided(self, found: Contrast, down: float, up: float) -> tuple[float | None, float | None]:
+        """Above the margin's upper end, below it."""
+        return found.p_above(up), found.p_below(up)
 
     def said(self) -> str:
         """One side of a two-sided test."""
@@ -152,9 +172,9 @@ class LiesAbove(Comparison):
 class NotAbove(Comparison):
     """Figures do not lie above the other arm's by the margin or more (non-inferiority, where lower is better)."""
 
-    def one_sided(self, found: Contrast, margin: float) -> tuple[float | None, float | None]:
-        """Below the margin, above it."""
-        return found.p_below(margin), found.p_above(margin)
+    def one_sided(self, found: Contrast, down: float, up: float) -> tuple[float | None, float | None]:
+        """Below the margin's upper end, above it."""
+        return found.p_below(up), found.p_above(up)
 
     def said(self) -> str:
         """With its margin."""
@@ -165,9 +185,9 @@ class NotAbove(Comparison):
 class NotBelow(Comparison):
     """Figures do not lie below the other arm's by the margin or more (non-inferiority, where higher is better)."""
 
-    def one_sided(self, found: Contrast, margin: float) -> tuple[float | None, float | None]:
-        """Above −margin, below it."""
-        return found.p_above(-margin), found.p_below(-margin)
+    def one_sided(self, found: Contrast, down: float, up: float) -> tuple[float | None, float | None]:
+        """Above the margin's lower end, below it."""
+        return found.p_above(down), found.p_below(down)
 
     def said(self) -> str:
         """With its margin."""
@@ -178,10 +198,10 @@ class NotBelow(Comparison):
 class Alike(Comparison):
     """Figures differ from the other arm's by less than the margin either way (two one-sided tests, Schuirmann 1987)."""
 
-    def one_sided(self, found: Contrast, margin: float) -> tuple[float | None, float | None]:
+    def one_sided(self, found: Contrast, down: float, up: float) -> tuple[float | None, float | None]:
         """Inside the margins, outside of one."""
-        sides = [found.p_below(margin), found.p_above(-margin)]
-        beyond = [found.p_above(margin), found.p_below(-margin)]
+        sides = [found.p_below(up), found.p_above(down)]
+        beyond = [found.p_above(up), found.p_below(down)]
         if None in sides or None in beyond:
             return None, None
         return max(p for p in sides if p is not None), min(p for p in beyond if p is not None)

@@ -4,37 +4,41 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from annotated_types import MinLen
 
-from workbench.metrics.statistics import by_normal
+from workbench.metrics.comparison import holm
+from workbench.metrics.statistics import by_student
 from workbench.report.arms import Arm
-from workbench.report.contrasts import APART, Contrast
-from workbench.study.base import Claim, Verdict, arm_of, decided, together
+from workbench.report.contrasts import APART, OTHER, Contrast
+from workbench.study.base import COUNTED, Claim, Verdict, arm_of, decided
 from workbench.study.comparisons import Names
 from workbench.study.words import figure_of, gap
 
 
 @dataclass(frozen=True)
 class Point:
-    """An arm's place: ``x``, ln y, and their standard errors."""
+    """An arm's place: ``x``, ln y, their standard errors (nan: not known), who measured both, and the degrees of
+    freedom of the errors (0: many)."""
 
     x: float
     y: float
-    x_se: float
-    y_se: float
+    x_se: float = 0.0
+    y_se: float = 0.0
+    by: tuple[str, str] = ("", "")
+    df: int = 0
 
 
 @Claim.register("below_line")
 class BelowLine(Claim):
     """A figure lies below what arms of a line have at the same second figure: judge perplexity at matched entropy.
 
-    The line is straight between neighbours in the figure's logarithm. The standard error takes all four figures as
-    independent, that along the line times its slope: on the safe side, where high entropy and high perplexity go
-    together. An arm beyond the line's ends is compared with nothing.
+    The line is straight between neighbours in the figure's logarithm. The standard error takes all six figures as
+    independent, those along the line times its slope: on the safe side, where high entropy and high perplexity go
+    together. An arm beyond the line's ends is compared with nothing. What refutes is adjusted after Holm over the arms.
 
     Settings:
         figure: the figure that should be low.
@@ -56,43 +60,72 @@ class BelowLine(Claim):
         """The line's and the others."""
         return [*self.line, *self.arms]
 
+    def needs(self) -> Iterable[str]:
+        """Both."""
+        return (self.figure, self.at)
+
     def __call__(self, arms: Sequence[Arm]) -> Verdict:
         """Each arm against the line; all must lie below it."""
-        places = [self._place(arm) for label in self.line if (arm := arm_of(arms, label)) is not None]
-        line = sorted((place for place in places if place is not None), key=lambda place: place.x)
-        named = [arm_of(arms, label) for label in self.arms]
-        if len(line) < 2 or any(arm is None or self._place(arm) is None for arm in named):
-            return Verdict("not measured", f"{self.figure} and {self.at} are due of the arms and of two on the line")
-        return together([self._verdict(arm, line) for arm in named if arm is not None])
+        places = {label: self._place(arm) for label in self.names() if (arm := arm_of(arms, label)) is not None}
+        missing = [label for label in self.names() if places.get(label) is None]
+        if missing:
+            return Verdict("not measured", f"{self.figure} and {self.at} are due of {', '.join(missing)}")
+        known = {label: place for label, place in places.items() if place is not None}
+        line = sorted((known[label] for label in self.line), key=lambda place: place.x)
+        found = [(arm, self._gap(known[arm.label], line)) for label in self.arms if (arm := arm_of(arms, label))]
+        words = "; ".join(self._words(arm, known[arm.label], line, one) for arm, one in found)
+        compared = [one for _, one in found if isinstance(one, Contrast)]
+        p_for, p_against = [one.p_below() for one in compared], [one.p_above() for one in compared]
+        spare = [1.0] * (len(found) - len(compared))  # an arm compared with nothing stays in the family
+        for_all = None if spare or None in p_for else max(p for p in p_for if p is not None)
+        against = [*(1.0 if p is None else p for p in p_against), *spare]
+        answer = decided(1.0 if for_all is None else for_all, min(holm(against)))
+        return Verdict(answer, words, f"below the line at the same {self.at}, 5 %; {self._errors(known)}")
 
-    def _verdict(self, arm: Arm, line: Sequence[Point]) -> Verdict:
-        place = self._place(arm)
-        assert place is not None
-        words = f"{arm.label}: {figure_of(arm, self.figure)} at {figure_of(arm, self.at)}"
+    def _gap(self, place: Point, line: Sequence[Point]) -> Contrast | str:
+        """ln figure minus the line's at the same place; or why there is none."""
+        if len({point.by for point in (place, *line)}) > 1:
+            return OTHER
         beside = between(line, place.x)
         if beside is None:
-            ends = f"{line[0].x:.3g} … {line[-1].x:.3g}"
-            return Verdict("open", f"{words}, beyond the line's ends ({ends})", "nothing at the same place")
+            return f"beyond the line's ends ({line[0].x:.3g} … {line[-1].x:.3g})"
         on_line, slope = beside
-        value = place.y - on_line.y
         se = math.hypot(place.y_se, on_line.y_se, slope * place.x_se)
-        found = Contrast(by_normal(value, se), APART, ("=",), "lower")
-        words += f", the line {math.exp(on_line.y):.4g} there: {gap(arm, self.figure, found.estimate, ratio=True)}"
-        how = f"below the line at the same {self.at}, 5 %; {APART}"
-        return Verdict(decided(found.p_below(), found.p_above()), words, how)
+        if math.isnan(se):
+            return "a figure has no standard error"
+        df = min((point.df for point in (place, *line) if point.df), default=0)
+        return Contrast(by_student(place.y - on_line.y, se, df), "", ("=",), "lower", df)
+
+    def _words(self, arm: Arm, place: Point, line: Sequence[Point], found: Contrast | str) -> str:
+        words = f"{arm.label}: {figure_of(arm, self.figure)} at {figure_of(arm, self.at)}"
+        if isinstance(found, str):
+            return f"{words}, {found}"
+        there = math.exp(place.y - found.estimate.value)
+        return f"{words}, the line {there:.4g} there: {gap(arm, self.figure, found.estimate, ratio=True)}"
+
+    def _errors(self, known: Mapping[str, Point]) -> str:
+        return APART if not any(place.df for place in known.values()) else "from standard errors over repetitions"
 
     def _place(self, arm: Arm) -> Point | None:
         x, y = arm.figure(self.at), arm.figure(self.figure)
         if x is None or y is None or x.value is None or y.value is None or y.value <= 0:
             return None
-        return Point(x.value, math.log(y.value), x.se or 0.0, (y.se or 0.0) / y.value)
+        repeated = len(arm.values(self.figure))
+        x_se = 0.0 if x.se is None and x.unit in COUNTED else _number(x.se)
+        return Point(x.value, math.log(y.value), x_se, _number(y.se) / y.value, (x.by, y.by), repeated - 1)
 
 
 def between(line: Sequence[Point], x: float) -> tuple[Point, float] | None:
-    """The line's point at ``x`` and its slope there; None beyond its ends. ``line``: ascending in x."""
+    """The line's point at ``x``, with the errors of both neighbours along and across, and its slope there; None beyond
+    its ends. ``line``: ascending in x."""
     for left, right in itertools.pairwise(line):
         if left.x <= x <= right.x and right.x > left.x:
-            share = (x - left.x) / (right.x - left.x)
-            se = math.hypot((1 - share) * left.y_se, share * right.y_se)
-            return Point(x, (1 - share) * left.y + share * right.y, 0.0, se), (right.y - left.y) / (right.x - left.x)
+            share, slope = (x - left.x) / (right.x - left.x), (right.y - left.y) / (right.x - left.x)
+            left_se, right_se = (math.hypot(point.y_se, slope * point.x_se) for point in (left, right))
+            se = math.hypot((1 - share) * left_se, share * right_se)
+            return Point(x, (1 - share) * left.y + share * right.y, 0.0, se), slope
     return None
+
+
+def _number(se: float | None) -> float:
+    return math.nan if se is None else se

@@ -11,7 +11,7 @@ from typing import Any
 
 from workbench.core.files import write_text
 from workbench.grid.status import Standing, by_grid
-from workbench.report import html, latex, markdown
+from workbench.report import html, latex, markdown, words
 from workbench.report.collect import Run
 from workbench.report.grid_page import FIGURES, GridPage, csv_of, grid_page, html_parts, markdown_parts
 from workbench.report.tables import Table
@@ -135,5 +135,5 @@ def _markdown(page: StudyPage, date: str) -> str:
         parts += [f"## {markdown.line(page.asks[name])}", markdown.line(question.lead)]
         for heading, body in markdown_parts(question, f"{FIGURES}/{name}"):
             parts += [f"### {heading}", body]
-    parts.append(f"Made {date} from what the run folders hold; nothing was trained or evaluated anew.")
+    parts.append(words.made(date))
     return "\n\n".join(parts) + "\n"

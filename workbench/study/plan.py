@@ -11,8 +11,9 @@ from workbench.core.build import build
 from workbench.core.errors import Problem, RecipeError, WorkbenchError
 from workbench.core.loading import resolve_as
 from workbench.core.part import did_you_mean
-from workbench.core.tree import stable_hash
-from workbench.grid.cells import Plan, Planned, plan, plan_of
+from workbench.core.tree import merge, stable_hash
+from workbench.grid.cells import Cell, Plan, Planned, plan, plan_of
+from workbench.grid.figures import measurable
 from workbench.grid.section import Grid
 from workbench.run import slug
 from workbench.study.section import Study, is_study, load_study
@@ -69,8 +70,8 @@ def plan_study(path: Path | str, overrides: Iterable[str] = ()) -> PlannedStudy:
     if problems:
         raise RecipeError(problems, str(source))
     cells = tuple(
-        replace(cell, key=f"{slug(name)}-{cell.key}", question=name)
-        for name, grid in questions.items()
+        _asked(cell, f"{number:02d}-{slug(name)}", name)
+        for number, (name, grid) in enumerate(questions.items())
         for cell in grid.cells
     )
     told = {name: claim.as_data() for name, claim in resolved.node.settings["claims"].items()}
@@ -78,22 +79,36 @@ def plan_study(path: Path | str, overrides: Iterable[str] = ()) -> PlannedStudy:
     return PlannedStudy(source, cells, digest, study, questions)
 
 
+def _asked(cell: Cell, prefix: str, question: str) -> Cell:
+    """A question's cell, and what is tried for it, under names that no other question's have."""
+    options = tuple(replace(one, trial=_asked(one.trial, prefix, question)) for one in cell.options)
+    return replace(cell, key=f"{prefix}-{cell.key}", question=question, options=options)
+
+
 def _grid(study: Study, name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
     """A question as a grid's data."""
     pair = {"base": study.candidate, "baseline": study.baseline}
     rest = {key: value for key, value in asked.items() if key != "asks"}
-    return {"name": slug(name), **pair, **rest, "set": {**study.set, **(rest.get("set") or {})}}
+    return {"name": slug(name), **pair, **rest, "set": merge(study.set, rest.get("set") or {})}
 
 
 def _strangers(study: Study, questions: Mapping[str, Planned]) -> Iterable[Problem]:
-    """Arms that claims name and questions have not."""
+    """Arms and figures that claims name and questions have not."""
+    measured: dict[str, set[str]] = {}
     for name, claim in study.claims.items():
         grid = questions.get(claim.question)
         if grid is None:
             continue  # told above
-        known = dict.fromkeys(cell.arm.row(grid.report.over) for cell in grid.cells)
+        if claim.question not in measured:
+            recipes = {cell.resolved.measured: cell.resolved for cell in grid.cells}
+            measured[claim.question] = set().union(*map(measurable, recipes.values()))
+        labels = dict.fromkeys(cell.arm.row(grid.report.over) for cell in grid.cells)
         for number, test in enumerate(claim.tests):
-            for label in dict.fromkeys(test.names()):
-                if label not in known:
-                    message = f"question {claim.question!r} has no arm {label!r}.{did_you_mean(label, known)}"
-                    yield Problem(f"claims.{name}.tests[{number}]", message)
+            for what, named, known in (
+                ("has no arm", test.names(), labels),
+                ("measures no figure", test.needs(), sorted(measured[claim.question])),
+            ):
+                for one in dict.fromkeys(named):
+                    if one not in known:
+                        message = f"question {claim.question!r} {what} {one!r}.{did_you_mean(one, known)}"
+                        yield Problem(f"claims.{name}.tests[{number}]", message)

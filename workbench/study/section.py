@@ -81,7 +81,7 @@ class Study(Section):
         asked = node.settings["questions"]
         for name, claim in (node.settings["claims"] or {}).items():
             question = claim.settings["question"]
-            if question not in asked:
+            if not isinstance(question, str) or question not in asked:
                 message = f"there is no question {question!r}.{did_you_mean(question, asked)}"
                 yield Problem(f"claims.{name}.question", message)
 
@@ -115,5 +115,7 @@ def load_study(path: Path | str, overrides: tuple[str, ...] = ()) -> Resolved:
     return resolve_as(Study, tree, place)
 
 
-def _question(claim: Any) -> Any:
-    return claim.get("question") if isinstance(claim, dict) else None
+def _question(claim: Any) -> str | None:
+    """The question that a claim names, where it does; anything else is told while resolving."""
+    question = claim.get("question") if isinstance(claim, dict) else None
+    return question if isinstance(question, str) else None

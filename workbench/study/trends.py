@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import MinLen
 
+from workbench.core.errors import Problem
+from workbench.core.node import Node
 from workbench.metrics.statistics import by_normal
 from workbench.report.arms import Arm
 from workbench.report.contrasts import Contrast, Term, contrast
@@ -22,7 +25,7 @@ class Trend(Claim):
     Settings:
         figure: the figure's name.
         arms: labels of three arms or more, in order.
-        at: where each arm stands (steps, tokens); the slope is over its base-2 logarithm.
+        at: where each arm stands (steps, tokens), above 0, a number for each; the slope is over its base-2 logarithm.
         log: the slope of the figure's logarithm.
     """
 
@@ -41,6 +44,16 @@ class Trend(Claim):
         """Three arms."""
         return {"figure": "x", "arms": ["a", "b", "c"], "at": [1, 2, 4]}
 
+    @classmethod
+    def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
+        """Places that are not those of the arms."""
+        yield from super().misfits(node, root)
+        arms, at = node.settings["arms"], node.settings["at"]
+        if len(arms) != len(at):
+            yield Problem(f"{node.path}.at", f"{len(at)} numbers for {len(arms)} arms: one for each is due")
+        elif min(at) <= 0 or len(set(at)) < len(at):
+            yield Problem(f"{node.path}.at", "numbers above 0, no two alike: the slope is over their logarithm")
+
     @abstractmethod
     def sides(self, found: Contrast) -> tuple[float | None, float | None]:
         """(p of the opposite, p of the claim)."""
@@ -49,9 +62,13 @@ class Trend(Claim):
         """The arms."""
         return self.arms
 
+    def needs(self) -> Iterable[str]:
+        """The one."""
+        return (self.figure,)
+
     def __call__(self, arms: Sequence[Arm]) -> Verdict:
         """The slope over the arms that were measured, three at least."""
-        paired = zip(self.arms, self.at, strict=False)
+        paired = zip(self.arms, self.at, strict=True)
         found = [(arm, at) for label, at in paired if (arm := arm_of(arms, label)) and arm.values(self.figure)]
         if len(found) < 3:
             return Verdict(
@@ -91,7 +108,7 @@ class Falls(Trend):
 class Wider(Claim):
     """An arm's gap to another is larger in one figure than in a second (after short prompts than after long ones).
 
-    The two gaps are taken as independent, which is on the safe side where they share prompts.
+    Of one repetition the two gaps are taken as independent, which is on the safe side where they share prompts.
 
     Settings:
         figure: where the gap is said to be larger.
@@ -113,6 +130,10 @@ class Wider(Claim):
         """Both arms."""
         return [self.arm, self.against]
 
+    def needs(self) -> Iterable[str]:
+        """Both figures."""
+        return (self.figure, self.than)
+
     def __call__(self, arms: Sequence[Arm]) -> Verdict:
         """The difference of the two differences."""
         arm, other = arm_of(arms, self.arm), arm_of(arms, self.against)
@@ -122,11 +143,20 @@ class Wider(Claim):
         first, second = gaps
         if first is None or second is None:
             return Verdict("not measured", f"no {self.figure if first is None else self.than}")
-        value = first.estimate.value - second.estimate.value
         words = f"{self.arm}: {first.estimate.value:+.3g} in {self.figure}, {second.estimate.value:+.3g} in {self.than}"
-        if not first.estimate.se or not second.estimate.se:
+        found = self._apart(arm, other, first, second)
+        if found is None:
             return Verdict("open", words, first.how)
-        se = float(np.hypot(first.estimate.se, second.estimate.se))
-        found = Contrast(by_normal(value, se), first.how, ("=",), "neither")
-        how = f"difference of two gaps, taken as independent, 5 %; {first.how}"
+        how = f"difference of two gaps, 5 %; {found.how}"
         return Verdict(decided(found.p_above(), found.p_below()), f"{words}; apart {slope(found.estimate)}", how)
+
+    def _apart(self, arm: Arm, other: Arm, first: Contrast, second: Contrast) -> Contrast | None:
+        """The first gap minus the second: repetition by repetition where there are several, else from both errors."""
+        if first.df:
+            wide, narrow = ([Term(arm, name, 1.0), Term(other, name, -1.0)] for name in (self.figure, self.than))
+            return contrast([*wide, *(replace(term, coefficient=-term.coefficient) for term in narrow)])
+        if not first.estimate.se or not second.estimate.se:
+            return None
+        se = float(np.hypot(first.estimate.se, second.estimate.se))
+        value = first.estimate.value - second.estimate.value
+        return Contrast(by_normal(value, se), f"gaps taken as independent; {first.how}", ("=",), "neither")
