@@ -132,7 +132,8 @@ class Grid(Section):
         baseline: the recipe of row zero, relative to this file.
         set: a patch of every cell and of the baseline.
         zip: lists of axes that go along together instead of being multiplied.
-        only: axis → {other axis: labels}: the axis varies only where the other one has such a label.
+        only: axis → {other axis: labels}: the axis varies only where the other one, varied itself or not, has such a
+            label.
         skip: combinations left out, each {axis: labels}.
         sweep: settings of training tried anew for every arm and seed, the baseline's too: each a list of values, or
             ``{times: factors}`` of the value that the recipe has. The best by ``select`` is compared, on the other
