@@ -38,7 +38,7 @@ class Soak:
     def __init__(self, folder: Path, seed: int) -> None:
         """Train the one that is left alone."""
         self.folder, self.rng, self.out = folder, random.Random(seed), folder / "said"
-        self.rows = self.bad = self.ends = 0
+        self.rows = self.bad = self.ends = self.stuck = 0
         straight = projects.make(folder / "straight")
         done = session(TRAIN, straight, self.out)
         if done.status:
@@ -77,8 +77,11 @@ class Soak:
             hindrance = Hindrance(self.rng.randrange(1, 90), "kill")
             ended = session(words, project, self.out, lambda: hindrance.install(project))
         else:
-            ended = killed(words, project, self.out, self.rng, self.usual * (0.5 if words != TRAIN else 1.0))
+            # on a machine that got busier since, kills by the clock of the project left alone would let nothing be done
+            span = self.usual * (0.5 if words != TRAIN else 1.0) * (1 + 0.2 * self.stuck)
+            ended = killed(words, project, self.out, self.rng, span)
         after = whole_steps(project)
+        self.stuck = self.stuck + 1 if after == before and ended.status else 0
         wrong = "; ".join(half_written(project))
         if max(before, default=0) > max(after, default=0):
             wrong += f" steps {sorted(before)} became {sorted(after)}"
@@ -106,8 +109,10 @@ class Soak:
     def faults(self) -> None:
         """Every scene, on a project half trained."""
         half = self.fresh("half")
+        rng, tries = random.Random(1), 0
         while len(whole_steps(half)) < 2:  # one to damage, one to fall back to
-            killed([*TRAIN], half, self.out, random.Random(1), self.usual)
+            killed([*TRAIN], half, self.out, rng, self.usual * (1 + 0.2 * tries))
+            tries += 1
         for scene in scenes(self.rng):
             project = self.folder / "hindered"
             shutil.rmtree(project, ignore_errors=True)

@@ -148,6 +148,9 @@ def test_what_cannot_be_compared_decides_nothing():
     for one in bare:
         one.run.results.values[1] = Value("y", one.figure("y").value, unit="s")
     assert claim(bare).answer == "open"  # seconds without an error
+    for one in bare:
+        one.run.results.values[1] = Value("y", one.figure("y").value, unit="calls a sequence")
+    assert claim(bare).answer == "holds"  # calls are counted
     line = [judged("baseline", 9.0, "one"), judged("b", 5.0, "one"), judged("a", 3.0, "two")]
     assert BelowLine("x", "y", ["baseline", "b"], ["a"])(line).answer == "open"
 

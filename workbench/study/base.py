@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from workbench.core.part import Part
+from workbench.metrics.value import Value
 from workbench.report.arms import Arm
 
 Answer = Literal["holds", "does not hold", "open", "not measured"]
@@ -15,7 +16,7 @@ Answer = Literal["holds", "does not hold", "open", "not measured"]
 SIDE = 0.025
 """A side of a two-sided test at 5 %."""
 COUNTED = ("calls", "tokens", "parameters")
-"""Units of figures that are counted and have no error to be estimated."""
+"""What is counted, in units as «calls a sequence», has no error to be estimated."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ class Claim(Part, ABC, kind="claim"):
     @abstractmethod
     def __call__(self, arms: Sequence[Arm]) -> Verdict:
         """What the arms' figures say. Pure; an arm without figures makes it "not measured", never an error."""
+
+
+def is_counted(value: Value) -> bool:
+    """Whether a figure without a standard error is a count, and says what it says."""
+    return value.se is None and value.unit.partition(" ")[0] in COUNTED
 
 
 def arm_of(arms: Sequence[Arm], label: str) -> Arm | None:

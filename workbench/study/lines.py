@@ -14,7 +14,7 @@ from workbench.metrics.comparison import holm
 from workbench.metrics.statistics import by_student
 from workbench.report.arms import Arm
 from workbench.report.contrasts import APART, OTHER, Contrast
-from workbench.study.base import COUNTED, Claim, Verdict, arm_of, decided
+from workbench.study.base import Claim, Verdict, arm_of, decided, is_counted
 from workbench.study.comparisons import Names
 from workbench.study.words import figure_of, gap
 
@@ -111,7 +111,7 @@ class BelowLine(Claim):
         if x is None or y is None or x.value is None or y.value is None or y.value <= 0:
             return None
         repeated = len(arm.values(self.figure))
-        x_se = 0.0 if x.se is None and x.unit in COUNTED else _number(x.se)
+        x_se = 0.0 if is_counted(x) else _number(x.se)
         return Point(x.value, math.log(y.value), x_se, _number(y.se) / y.value, (x.by, y.by), repeated - 1)
 
 

@@ -10,7 +10,7 @@ from annotated_types import MinLen
 
 from workbench.report.arms import Arm
 from workbench.report.contrasts import Term, contrast
-from workbench.study.base import COUNTED, SIDE, Answer, Claim, Verdict, arm_of, decided
+from workbench.study.base import SIDE, Answer, Claim, Verdict, arm_of, decided, is_counted
 from workbench.study.words import figure_of, gap
 
 
@@ -81,7 +81,7 @@ class DearerToMatch(Claim):
         words += f"; {gap(cheapest, self.cost, dearer.estimate, ratio=True)}"
         above, below = dearer.p_above(), dearer.p_below()
         price = cheapest.figure(self.cost)
-        if above is None and price is not None and price.unit in COUNTED and math.isfinite(dearer.estimate.value):
+        if above is None and price is not None and is_counted(price) and math.isfinite(dearer.estimate.value):
             return "holds" if dearer.estimate.value > 0 else "does not hold", words, "counted, not estimated"
         return decided(above, below), words, dearer.how
 
