@@ -43,13 +43,13 @@ def damaged_recipes(rng: random.Random, folder: Path, count: int) -> Iterator[Ca
         text = _text(tree, rng)
         changes = [f"{rng.choice(WORDS)}={json.dumps(junk(rng))}" for _ in range(rng.choice([0, 0, 0, 1, 2]))]
         file = folder / "r.yaml"
-        yield f"recipe {number} ({tree['name']})", _reads(file, text, changes, cost=rng.random() < 0.05)
+        yield f"recipe {number} ({tree['name']})", reads(file, text, changes, cost=rng.random() < 0.05)
 
 
 def damaged_grids(rng: random.Random, folder: Path, count: int) -> Iterator[Case]:
     """A grid with one to four things wrong."""
     for number in range(count):
-        yield f"grid {number}", _plans(folder / "g.yaml", _text(GRID, rng))
+        yield f"grid {number}", plans(folder / "g.yaml", _text(GRID, rng))
 
 
 def _text(tree: Any, rng: random.Random) -> bytes:
@@ -59,7 +59,7 @@ def _text(tree: Any, rng: random.Random) -> bytes:
     return torn(text, rng) if rng.random() < 0.25 else text
 
 
-def _reads(file: Path, text: bytes, changes: list[str] = (), cost: bool = False) -> Callable[[], object]:  # type: ignore[assignment]
+def reads(file: Path, text: bytes, changes: list[str] = (), cost: bool = False) -> Callable[[], object]:  # type: ignore[assignment]
     def act() -> None:
         file.write_bytes(text)
         with isolated():
@@ -70,7 +70,7 @@ def _reads(file: Path, text: bytes, changes: list[str] = (), cost: bool = False)
     return act
 
 
-def _plans(file: Path, text: bytes) -> Callable[[], object]:
+def plans(file: Path, text: bytes) -> Callable[[], object]:
     def act() -> None:
         file.write_bytes(text)
         with isolated():
@@ -169,13 +169,13 @@ def hostile_yaml(rng: random.Random, folder: Path, count: int) -> Iterator[Case]
         raw = piece.encode("utf-8", "surrogatepass")
         label = f"yaml {number}: {piece[:40]!r} in way {way}"
         if way == 0:
-            yield label, _reads(folder / "r.yaml", raw)
+            yield label, reads(folder / "r.yaml", raw)
         elif way == 1:
-            yield label, _reads(folder / "r.yaml", head.encode() + raw)
+            yield label, reads(folder / "r.yaml", head.encode() + raw)
         elif way == 2:
-            yield label, _plans(folder / "g.yaml", grid.encode() + raw)
+            yield label, plans(folder / "g.yaml", grid.encode() + raw)
         else:
             path = rng.choice(
                 ["train.steps", "name", "backbone", "sampler.shapers", "data.corpus.paths", "a.b.c", piece]
             )
-            yield label, _reads(folder / "r.yaml", head.encode(), [f"{path}={piece[:200_000]}"])
+            yield label, reads(folder / "r.yaml", head.encode(), [f"{path}={piece[:200_000]}"])
