@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -97,6 +97,12 @@ def _load(path: Path, overrides: tuple[str, ...], below: tuple[Any, ...]) -> Res
     for one in parents:
         require_same_tokens(resolved, one)
     return resolved
+
+
+def unwatched(data: Mapping[str, Any]) -> list[str]:
+    """Overrides by which a recipe, resolved as ``data``, evaluates nothing while it trains."""
+    cadenced = [name for name, one in data["evaluations"].items() if one and one["every"]]
+    return ['train.best=""', *(f"evaluations.{name}=null" for name in cadenced)]
 
 
 def found(path: Path) -> Path:

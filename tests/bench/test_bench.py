@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from workbench.bench import run
+from workbench.bench import bound, nets, run
 from workbench.bench.base import Absent, Benchmark, Goal, Meter
+from workbench.bench.left_to_right import Gpt2Sampling, Gpt2Training
+from workbench.bench.lengths import Lengths
+from workbench.bench.page import grid
 from workbench.bench.run import Task, chosen, here, measure, pairs
+from workbench.bench.sampling import Sampling
+from workbench.bench.start_up import StartUp
+from workbench.bench.training import Training
 from workbench.cli.main import main
 from workbench.core.errors import WorkbenchError
+from workbench.core.rng import Rng
+from workbench.processes.base import Shell
+from workbench.recipe import load
+
+ROOT = Path(__file__).parents[2]
 
 
 class Told(Benchmark):
@@ -55,6 +70,96 @@ def test_goals_are_of_a_device():
     assert all("wanted" not in row for row in measure(Task("told", {}, elsewhere), Meter(), 1, one=here).rows)
 
 
+def test_a_goal_may_be_beside_another_way_than_the_yardstick():
+    class Low(Told):
+        ways, besides = ("plain", "plain low", "ours"), ("plain low",)
+        goals = (Goal("ours", ratio=3.0, beside="plain low"),)
+
+        def cases(self, way):
+            return ["one"]
+
+        def measure(self, way, case, meter):
+            return {"seconds": {"plain": 4.0, "plain low": 2.0, "ours": 1.0}[way], "tokens_per_second": 7.0}
+
+    rows = measure(Task("low", {}, Low()), Meter(), 1, one=here).rows
+    ours = rows[2]
+    assert (ours["ratio"], ours["to plain low"]) == (4.0, 2.0)
+    assert ours["wanted"] == "≥ 3× beside plain low" and ours["met"] is False
+    heads, _, *_, told = grid(rows, "plain")
+    assert heads == "| case | way | seconds | to plain | to plain low | tokens/s | wanted |"
+    assert told == "| one | ours | 1 | 4.00× | 2.00× | 7 | ≥ 3× beside plain low: not met |"
+
+
+def test_bf16_is_held_to_bf16():
+    assert {goal.beside for goal in Gpt2Training.goals} == {"plain bf16"}
+    assert {goal.beside for goal in Gpt2Sampling.goals} == {"transformers bf16"}
+    assert {goal.beside for goal in Sampling.goals if goal.device == "cuda"} == {"published bf16"}
+    assert {"published bf16", "published bf16, memory kept"} == set(Training.besides) < set(Training.ways)
+
+
+def test_what_was_not_measured_is_not_met():
+    assert not Goal("ours", memory=0.5).met({"seconds": 1.0, "memory": None})
+    assert Goal("ours", memory=0.5).met({"seconds": 1.0, "memory": 0.0})
+    assert not Goal("ours", ratio=1.0).met({"seconds": 1.0, "ratio": None})
+
+
+@pytest.mark.parametrize("bad", [{"absent": "failed: gone"}, {"seconds": 1.0, "nats": float("nan")}])
+def test_a_way_that_fails_in_a_later_round_is_not_measured(bad):
+    class Failing(Told):
+        def measure(self, way, case, meter):
+            self.turn += 1
+            return bad if (way, case) == ("ours", "small") and self.turn > 5 else {"seconds": 1.0}
+
+    found = measure(Task("failing", {}, Failing()), Meter(), 2, one=here)
+    assert [(one["case"], one["way"]) for one in found.absent] == [("small", "ours")]
+    assert found.absent[0]["why"].startswith("failed: ")
+    assert [row["runs"] for row in found.rows] == [2] * 4 and ("small", "ours") not in {
+        (row["case"], row["way"]) for row in found.rows
+    }
+
+
+def test_recipes_by_name_are_the_ways():
+    (task,) = chosen(["lengths"], ["recipes={mine: smoke/sedd.yaml}", "lengths.lengths=[16]"])
+    assert list(pairs(task.made)) == [("16 tokens", "mine")]
+    with_blocks = Lengths(lengths=[16], small=True)
+    assert {way for _, way in pairs(with_blocks)} == {"transformer", "mamba2", "mamba", "hybrid", "authors", "plain"}
+
+
+def test_crossovers_are_read_where_there_is_a_yardstick():
+    rows = [
+        {"case": f"{length} tokens", "way": way, "ratio": ratio}
+        for way, ratios in {"one": (0.5, None, 2.0), "two": (None, None, None)}.items()
+        for length, ratio in zip((100, 200, 400), ratios, strict=True)
+    ]
+    assert Lengths(lengths=[100, 200, 400]).notes(rows) == [
+        "one beside the transformer: overtakes at about 200 tokens.", "two beside the transformer: no yardstick.",
+    ]  # fmt: skip
+
+
+def test_the_plain_bound_reads_for_its_clean_up_only_texts_that_hold_a_mask():
+    net = nets.sedd(60, 128, 32, 1, "cpu").eval().requires_grad_(False)
+    x0_BL, seq_B, rng, draws = np.random.default_rng(0).integers(0, 60, (4, 128)), np.arange(4), Rng(0), 8
+    read = []
+    hook = net.register_forward_pre_hook(lambda net, inputs: read.append(len(inputs[0])))
+    with torch.no_grad():
+        found = bound.plain(net, torch.from_numpy(x0_BL), seq_B, rng, draws)
+    hook.remove()
+    masked = [rng.uniform("bound/eps", k, seq_B, 128) < (1 - 1e-3) * bound.EPS for k in range(draws)]
+    held = int(sum(one.any(-1).sum() for one in masked))
+    assert 0 < held < 4 * draws and sum(read) == 4 * draws + held
+    ours = nets.diffusion(60, 128, "cpu").nll(Shell(net), x0_BL, seq_B, rng, draws)
+    np.testing.assert_allclose(found, ours.nats_BK, rtol=1e-5)
+
+
+def test_freed_memory_is_kept_only_where_it_is_asked_for(monkeypatch):
+    kept = []
+    monkeypatch.setattr("workbench.train.machine.keep_memory", lambda: kept.append(True))
+    Meter(threads=1).settle(kept=False)
+    assert not kept
+    Meter(threads=1).settle()
+    assert kept
+
+
 def test_settings_and_names_are_checked():
     (task,) = chosen(["sedd_training"], ["repeats=5", "sedd_training.cases=[[70, 3]]"])
     assert task.data["repeats"] == 5 and task.made.cases("workbench fp32") == ["vocabulary 70, 3×256 tokens"]
@@ -91,11 +196,73 @@ def test_the_command_writes_record_and_page(monkeypatch, tmp_path, capsys):
     assert (tmp_path / "lengths-cpu.svg").stat().st_size > 1000
 
 
-def test_out_must_be_a_folder(tmp_path, capsys):
-    file = tmp_path / "file"
-    file.write_text("")
-    assert main(["bench", "scans", "--quick", "--device", "cpu", "--out", str(file)]) == 1
+@pytest.fixture
+def benched(monkeypatch, tmp_path):
+    """Runs the command on benchmarks that are told; the exit status, the record, the page."""
+
+    def benched(**made):
+        tasks = [Task(name, {}, one) for name, one in made.items()]
+        monkeypatch.setattr(run, "chosen", lambda names, overrides, quick: tasks)
+        monkeypatch.setattr(run, "in_a_process", here)
+        status = main(["bench", "--rounds", "1", "--device", "cpu", "--out", str(tmp_path / "new" / "out")])
+        files = tmp_path / "new" / "out" / "bench-cpu.json", tmp_path / "new" / "out" / "bench-cpu.md"
+        return status, json.loads(files[0].read_text()), files[1].read_text()
+
+    return benched
+
+
+def test_a_bench_that_is_stopped_keeps_what_was_measured(benched):
+    class Stopped(Told):
+        def measure(self, way, case, meter):
+            raise KeyboardInterrupt
+
+    status, record, page = benched(first=Told(), second=Stopped())
+    assert status == 130 and list(record["benchmarks"]) == ["first"] and record["waiting"] == ["second"]
+    assert len(record["benchmarks"]["first"]["rows"]) == 4 and "## first" in page
+    assert "Not measured yet: second." in page
+
+
+def test_notes_and_figures_that_fail_are_told_and_lose_nothing(benched):
+    class Broken(Told):
+        def notes(self, rows):
+            raise ValueError("no\nsense")
+
+        def draw(self, rows, folder, stem):
+            raise ImportError("no plots")
+
+    status, record, page = benched(first=Broken(), second=Told())
+    assert status == 0 and record["waiting"] == [] and "Not measured yet" not in page
+    assert [len(one["rows"]) for one in record["benchmarks"].values()] == [4, 4]
+    told = ["The notes failed: ValueError: no sense.", "The figures failed: ImportError: no plots."]
+    assert record["benchmarks"]["first"]["notes"] == told and record["benchmarks"]["second"]["notes"] == []
+    assert "\n".join(told) in page
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_out_must_be_a_folder_before_anything_is_measured(place, monkeypatch, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(run, "in_a_process", lambda *_: pytest.fail("measured"))
+    assert main(["bench", "scans", "--quick", "--device", "cpu", "--out", str(tmp_path / place)]) == 1
     assert "name a folder" in capsys.readouterr().err
+
+
+def test_fewer_threads_than_none_are_refused(capsys):
+    assert main(["bench", "scans", "--quick", "--threads", "-1", "--device", "cpu"]) == 1
+    assert "--threads at least 0" in capsys.readouterr().err
+
+
+def test_a_first_update_evaluates_nothing_whatever_evaluations_are_called(monkeypatch, tmp_path):
+    (tmp_path / "toy.yaml").write_text(
+        f"extends: {os.path.relpath(ROOT, tmp_path)}/recipes/smoke/sedd.yaml\nname: toy\n"
+        "train: {best: often/bits_per_byte}\nevaluations: {often: {every: 1, blocks: 1, metrics: [bits_per_byte]}}\n"
+    )
+    asked = []
+    monkeypatch.setattr("workbench.assemble.prepare", lambda resolved: None)
+    monkeypatch.setattr(StartUp, "_run", lambda self, fresh, meter: asked.extend(fresh()) or 1.0)
+    made = StartUp(str(tmp_path / "toy.yaml"))
+    made.measure("workbench", made.cases("workbench")[1], Meter())
+    data = load(tmp_path / "toy.yaml", [word for word in asked if "=" in word]).data
+    assert data["train"]["steps"] == 1 and not any(one and one["every"] for one in data["evaluations"].values())
 
 
 @pytest.mark.slow
@@ -103,5 +270,3 @@ def test_a_first_update_is_timed():
     (task,) = chosen(["start_up"], ["recipe=smoke/sedd.yaml", "repeats=1"])
     _, case = task.made.cases("workbench")
     assert here(task, "workbench", case, Meter(threads=1))["seconds"] > 0
-
-

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.autograd import DeviceType
 from torch.profiler import record_function
 
 from backbones.gpt2 import GPT2
 from backbones.transformer import Transformer
 from workbench.cli.main import main
-from workbench.profiling import regions
-from workbench.profiling.session import keep_trace, profiler
+from workbench.profiling import regions, session
+from workbench.profiling.session import Watch, keep_trace, profiler
 from workbench.profiling.table import Table, lines, tabulate
 
 RECIPE = "recipes/smoke/sedd.yaml"
@@ -39,6 +42,7 @@ class Told:
     self_cpu_memory_usage: int = 0
     self_device_memory_usage: int = 0
     thread: int = 1
+    device_type: Any = DeviceType.CPU
 
     @property
     def cpu_parent(self):
@@ -122,6 +126,48 @@ def test_training_is_profiled(capsys, tmp_path):
     assert any(event.get("name") == "region/update" for event in json.loads(trace.read_text())["traceEvents"])
 
 
+def test_nothing_is_evaluated_while_a_profile_is_made(monkeypatch, capsys):
+    made, inner = [], session.experiment.evaluators_of
+    monkeypatch.setattr(session.experiment, "evaluators_of", lambda *args: made.append(inner(*args)) or made[-1])
+    often = "evaluations.often={every: 1, blocks: 1, metrics: [bits_per_byte]}"
+    words = [RECIPE, often, "train.best=often/bits_per_byte", "--steps", "1", "--warm", "0", "--json"]
+    assert main(["profile", *words]) == 0
+    assert made == [[]] and json.loads(capsys.readouterr().out)["update_ms"] > 0
+
+
+def test_an_update_lasts_until_the_device_has_done_it(monkeypatch):
+    """A device that is told: launches return at once, its work is done by the time one waits for it."""
+    owed = 0.0
+
+    def launch():
+        nonlocal owed
+        trainer.step, owed = trainer.step + 1, owed + 0.05
+
+    def synchronize():
+        nonlocal owed
+        time.sleep(owed)
+        owed = 0.0
+
+    nothing = SimpleNamespace(clip=None, advance=None, update=None, last=None)
+    trainer = SimpleNamespace(
+        step=0, device=torch.device("cuda"), settings=SimpleNamespace(steps=5, compile=False), _update=launch,
+        _prepare=lambda step: None, shell=SimpleNamespace(net=nn.Linear(1, 1)), process=nothing, window=nothing,
+        learner=SimpleNamespace(clip=None, ema=nothing),
+    )  # fmt: skip
+    told = SimpleNamespace(start=lambda: None, stop=lambda: None)
+    monkeypatch.setattr(session, "profiler", lambda on_device: told)
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    watch = Watch(trainer, warm=2)
+    with watch.watching():
+        for step in range(5):
+            trainer._prepare(step)
+            trainer._update()
+            time.sleep(0.01)
+    facts = watch.facts()
+    assert 50 < facts["update_ms"] < 80  # three updates of 50 ms, two waits of 10; those before do not count
+    assert 6 < facts["waiting_ms"] < 20
+
+
 @pytest.mark.parametrize("recipe", [RECIPE, "recipes/smoke/gpt2.yaml"])
 def test_sampling_is_profiled(recipe, capsys):
     assert main(["profile", recipe, "--sample", "--count", "2", "--warm", "0"]) == 0
@@ -136,6 +182,17 @@ def test_on_a_device_its_own_time_decides():
     found = tabulate([step, one, two], "update", 1, on_device=True)
     assert next(name for name, _, _ in found.rows()) == "norms"
     assert "host ms" in lines(found)[0]
+
+
+def test_what_a_device_shows_of_regions_a_second_time_is_not_counted_again():
+    step = Told("region/update", 0, None, 100.0)
+    norm = Told("region/norms", 1, step, 20.0, self_device_time_total=50.0)
+    shown = [
+        Told(name, 2, None, self_device_time_total=1e6, device_type=DeviceType.CUDA)
+        for name in ("region/update", "region/norms", "autograd::engine::evaluate_function: MmBackward0")
+    ]
+    found = tabulate([step, norm, *shown], "update", 1, on_device=True)
+    assert found.total() == 0.05 and found.shares["rest"].calls == found.shares["norms"].calls == 1
 
 
 def test_without_a_folder_no_trace_is_kept(tmp_path, monkeypatch):

@@ -26,8 +26,9 @@ COMMON = ("case", "way", "seconds", "ratio", "peak_mb", "memory", "runs", "wante
 
 @dataclass(frozen=True)
 class Goal:
-    """What is wanted of a way: at least this ratio to the yardstick's time, at most this share of its memory, at most
-    these seconds. ``device`` and ``case``: where ("" for everywhere); a case may be given by its beginning."""
+    """What is wanted of a way: at least this ratio to the time of the way it is ``beside`` ("": the yardstick), at most
+    this share of its memory, at most these seconds. ``device`` and ``case``: where ("" for everywhere); a case may be
+    given by its beginning."""
 
     way: str
     ratio: float | None = None
@@ -35,21 +36,24 @@ class Goal:
     seconds: float | None = None
     case: str = ""
     device: str = "cpu"
+    beside: str = ""
 
     def in_words(self) -> str:
-        """``≥ 4×, ≤ 0.33 of its memory``."""
+        """``≥ 4×, ≤ 0.33 of its memory``, and beside what, if not beside the yardstick."""
         told = [
             f"≥ {self.ratio:g}×" if self.ratio is not None else "",
             f"≤ {self.memory:.2g} of its memory" if self.memory is not None else "",
             f"< {self.seconds:g} s" if self.seconds is not None else "",
         ]
-        return ", ".join(one for one in told if one)
+        return ", ".join(one for one in told if one) + (f" beside {self.beside}" if self.beside else "")
 
     def met(self, row: Row) -> bool:
-        """Whether a row is as wanted."""
+        """Whether a row, its ``ratio`` and ``memory`` beside the goal's way, is as wanted; what was not measured is
+        not."""
+        ratio, memory = row.get("ratio"), row.get("memory")
         return (
-            (self.ratio is None or (row.get("ratio") or 0.0) >= self.ratio)
-            and (self.memory is None or (row.get("memory") or 0.0) <= self.memory)
+            (self.ratio is None or (ratio is not None and ratio >= self.ratio))
+            and (self.memory is None or (memory is not None and memory <= self.memory))
             and (self.seconds is None or row["seconds"] < self.seconds)
         )
 
@@ -69,12 +73,7 @@ class Meter:
 
     def settle(self, kept: bool = True) -> None:
         """Set threads and denormals; ``kept``: keep freed memory too, as training does (`keep_memory`)."""
-        if kept:
-            settle(self.threads)
-            return
-        torch.set_flush_denormal(True)
-        if self.threads:
-            torch.set_num_threads(self.threads)
+        settle(self.threads, kept)
 
     def autocast(self, low: bool) -> torch.autocast:
         """bfloat16 autocast on the device, if ``low``."""
@@ -125,12 +124,15 @@ class Meter:
 class Benchmark(Part, ABC, kind="benchmark"):
     """One piece of work, measured in several ways and cases; each (way, case) in a process of its own.
 
-    ``ways``: names, the yardstick's among them (none: figures stand by themselves). ``goals``: what is wanted.
+    ``ways``: names, the yardstick's among them (none: figures stand by themselves); a benchmark whose settings name its
+    ways sets its own. ``besides``: other ways that ratios are told to, in a column each. ``goals``: what is wanted,
+    beside the yardstick or one of those.
     ``example()`` are toy sizes, at which it runs in seconds (``--quick``, the tests).
     """
 
     yardstick: ClassVar[str] = ""
-    ways: ClassVar[tuple[str, ...]]
+    ways: tuple[str, ...]
+    besides: ClassVar[tuple[str, ...]] = ()
     goals: ClassVar[tuple[Goal, ...]] = ()
 
     @abstractmethod

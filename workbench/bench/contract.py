@@ -21,8 +21,10 @@ def _runs_small(benchmark: Benchmark) -> Iterator[str]:
     if benchmark.yardstick and benchmark.yardstick not in benchmark.ways:
         yield f"its yardstick {benchmark.yardstick!r} is none of its ways"
         return
-    if unknown := {goal.way for goal in benchmark.goals} - set(benchmark.ways):
-        yield f"goals of ways that it has not: {unknown}"
+    if unknown := {*benchmark.besides, *(goal.way for goal in benchmark.goals)} - set(benchmark.ways):
+        yield f"goals of, or ratios to, ways that it has not: {unknown}"
+    if untold := {goal.beside for goal in benchmark.goals} - {"", benchmark.yardstick, *benchmark.besides}:
+        yield f"goals beside ways that its table tells no ratios to: {untold}"
     found: Measured = measure(Task(benchmark.type_name, {}, benchmark, toy=True), Meter(threads=1), 1, one=here)
     for row in found.rows:
         wrong = [name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)]

@@ -40,19 +40,19 @@ COLOURS = {"transformer": "#0072B2", "mamba2": "#D55E00", "mamba": "#CC79A7", "h
 class Lengths(Benchmark):
     """Forward and backward without the head, so many tokens a batch whatever the length, bf16 autocast.
 
-    The ways are backbones of one size: those of the quickstart, or with ``small`` SEDD small's, beside the authors' own
-    Mamba-2 blocks composed by hand (*authors*) and a plain SEDD block (*plain*), which need CUDA.
+    The ways are backbones of one size: those of the quickstart, or of ``recipes``, or with ``small`` SEDD small's,
+    beside the authors' own Mamba-2 blocks composed by hand (*authors*) and a plain SEDD block (*plain*), which need
+    CUDA.
 
     Settings:
         lengths: tokens of a sequence, a case each
         tokens: of a batch
         small: SEDD small's sizes in place of the quickstart's
-        recipes: other recipes by the name of their way
+        recipes: other recipes, by names which are then the ways; ratios need a ``transformer`` among them
         repeats: passes timed in a process
     """
 
     yardstick = "transformer"
-    ways = (*QUICKSTART, *by_hand.NETWORKS)
     goals = (Goal("mamba2", ratio=1.0, device="cuda", case="8,192"),)
 
     def __init__(
@@ -66,7 +66,8 @@ class Lengths(Benchmark):
         """Keep the sizes."""
         self.named = {f"{length:,} tokens": length for length in lengths}
         self.recipes = recipes or (SMALL if small else QUICKSTART)
-        self.tokens, self.small, self.repeats = tokens, small, repeats
+        self.ways = tuple(dict.fromkeys((*self.recipes, *(by_hand.NETWORKS if small else ()))))
+        self.tokens, self.repeats = tokens, repeats
 
     @classmethod
     def example(cls) -> dict[str, Any]:
@@ -75,8 +76,8 @@ class Lengths(Benchmark):
         return {"lengths": [16], "tokens": 32, "recipes": recipes, "repeats": 1}
 
     def cases(self, way: str) -> Sequence[str]:
-        """The lengths; none of a way that is not of this size."""
-        return list(self.named) if way in self.recipes or (self.small and way in by_hand.NETWORKS) else []
+        """The lengths."""
+        return list(self.named)
 
     def measure(self, way: str, case: str, meter: Meter) -> Mapping[str, float]:
         """Seconds of a pass, and parameters less the embeddings in millions."""
@@ -117,7 +118,10 @@ class Lengths(Benchmark):
 
     def crossover(self, rows: Sequence[Row], name: str) -> str:
         """Where a backbone overtakes the transformer, by interpolation in log length."""
-        points = sorted((self.named[row["case"]], math.log(row["ratio"])) for row in rows if row["way"] == name)
+        told = [row for row in rows if row["way"] == name and row["ratio"] is not None]
+        if not told:
+            return "no yardstick"
+        points = sorted((self.named[row["case"]], math.log(row["ratio"])) for row in told)
         for (a, x), (b, y) in itertools.pairwise(points):
             if x < 0 <= y:
                 at = math.exp(math.log(a) + (math.log(b) - math.log(a)) * x / (x - y))
@@ -137,7 +141,8 @@ class Lengths(Benchmark):
         figure, both = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
         named = {"tokens_per_second": "tokens per second, forward + backward", "peak_mb": "peak memory, MB"}
         for axes, (column, title) in zip(both, named.items(), strict=True):
-            for marker, name in zip("osD^vP*", dict.fromkeys(row["way"] for row in rows), strict=False):
+            names = dict.fromkeys(row["way"] for row in rows)
+            for marker, name in zip(itertools.cycle("osD^vP*"), names, strict=False):
                 points = sorted((self.named[row["case"]], row[column]) for row in rows if row["way"] == name)
                 style = {"marker": marker, "label": name, "color": COLOURS.get(name, "#555555")}
                 axes.plot(*zip(*points, strict=True), **style)

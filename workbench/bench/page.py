@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import json
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,20 +13,75 @@ import torch
 
 from workbench import __version__
 from workbench.bench.base import COMMON, Meter
-from workbench.bench.run import Measured
+from workbench.bench.run import TO, Measured
+from workbench.core.errors import WorkbenchError
+from workbench.core.files import write_json, write_text
 from workbench.environment import source_state
 
 FORMS = {
     "seconds": "{:.4g}", "ratio": "{:.2f}×", "memory": "{:.2f}", "peak_mb": "{:,.0f}", "tokens_per_second": "{:,.0f}",
 }  # fmt: skip
-HEADS = {
-    "peak_mb": "peak MB", "memory": "of its memory", "tokens_per_second": "tokens/s",
-    "text_mb_per_second": "MB of text/s",
-}  # fmt: skip
+HEADS = {"peak_mb": "peak MB", "tokens_per_second": "tokens/s", "text_mb_per_second": "MB of text/s"}
 
 
-def record(measured: Sequence[Measured], meter: Meter, rounds: int, command: str) -> dict[str, Any]:
-    """All that was measured, with the conditions that it depends on: date, machine, versions, settings, command."""
+class Pages:
+    """The files of benchmarks in a folder: record (JSON) and page (Markdown), whole after each benchmark, figures."""
+
+    def __init__(self, folder: Path, names: Sequence[str], told: Mapping[str, Any]) -> None:
+        """Make the folder, for the benchmarks ``names`` measured under conditions ``told``.
+
+        Raises:
+            WorkbenchError: nothing can be written there; it is said before anything is measured.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise WorkbenchError(
+                f"--out {folder} cannot be written ({error.strerror}); name a folder that can be"
+            ) from error
+        stem = f"{names[0] if len(names) == 1 else 'bench'}-{told['device']}"
+        self.folder, self.names, self.told = folder, names, told
+        self.files = [folder / f"{stem}.json", folder / f"{stem}.md"]
+        self.measured: list[Measured] = []
+
+    def add(self, one: Measured) -> None:
+        """Keep what was measured, then what the benchmark says of it and draws; where these fail the page says so."""
+        self.measured.append(one)
+        self._write()
+        if one.rows:
+            before = set(self.folder.iterdir())
+            one.notes.extend(remarks(one, self.folder, f"{one.task.name}-{self.told['device']}"))
+            self.files += sorted(set(self.folder.iterdir()) - before)
+            self._write()
+
+    def _write(self) -> None:
+        data = record(self.measured, self.names, self.told)
+        write_json(self.files[0], data)
+        write_text(self.files[1], markdown(data, self.measured))
+
+
+def remarks(one: Measured, folder: Path, stem: str) -> list[str]:
+    """A benchmark's notes, its figures drawn into a folder; what of this fails says so in its place."""
+    made, notes = one.task.made, list[str]()
+    try:
+        notes += map(str, made.notes(one.rows))
+    except Exception as error:  # a benchmark may be anybody's: the others' hours are not lost by it
+        notes.append(f"The notes failed: {_in_a_line(error)}.")
+    try:
+        made.draw(one.rows, folder, stem)
+    except Exception as error:
+        notes.append(f"The figures failed: {_in_a_line(error)}.")
+    return notes
+
+
+def _in_a_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split()):.300}"
+
+
+def conditions(meter: Meter, rounds: int, command: str) -> dict[str, Any]:
+    """What figures depend on beside the settings: date, machine, versions, command."""
     source = source_state(Path(__file__).resolve().parent)
     return {
         "date": time.strftime("%Y-%m-%d"),
@@ -40,17 +95,23 @@ def record(measured: Sequence[Measured], meter: Meter, rounds: int, command: str
         "dirty": source.get("dirty", False),
         "rounds": rounds,
         "command": command,
-        "benchmarks": {
-            one.task.name: {
-                "settings": one.task.data,
-                "yardstick": one.task.made.yardstick,
-                "rows": one.rows,
-                "absent": one.absent,
-                "notes": list(one.task.made.notes(one.rows)) if one.rows else [],
-            }
-            for one in measured
-        },
     }
+
+
+def record(measured: Sequence[Measured], names: Sequence[str], told: Mapping[str, Any]) -> dict[str, Any]:
+    """All that was measured, under the conditions ``told``, with settings; ``waiting``: those of ``names`` that were
+    not yet."""
+    found = {
+        one.task.name: {
+            "settings": one.task.data,
+            "yardstick": one.task.made.yardstick,
+            "rows": one.rows,
+            "absent": one.absent,
+            "notes": one.notes,
+        }
+        for one in measured
+    }
+    return {**told, "waiting": [name for name in names if name not in found], "benchmarks": found}
 
 
 def markdown(record: Mapping[str, Any], measured: Sequence[Measured]) -> str:
@@ -60,12 +121,15 @@ def markdown(record: Mapping[str, Any], measured: Sequence[Measured]) -> str:
         "",
         f"{record['date']}, {record['machine']}, {record['threads']} threads, torch {record['torch']}, "
         f"{record['precision']} where the machine chooses; medians of {record['rounds']} rounds, each way and case in "
-        f"a process of its own, in turn. Command: `{record['command']}`.",
+        f"a process of its own, in turn. Ratios are to the way that their column names; what is wanted is beside the "
+        f"first of these where it names none. Command: `{record['command']}`.",
     ]
+    if record["waiting"]:
+        lines += ["", f"Not measured yet: {', '.join(record['waiting'])}."]
     for one in measured:
         lines += ["", f"## {one.task.name}", *prose(one), "", *grid(one.rows, one.task.made.yardstick)]
-        if notes := record["benchmarks"][one.task.name]["notes"]:
-            lines += ["", *notes]
+        if one.notes:
+            lines += ["", *one.notes]
         if one.absent:
             lines += ["", *(f"- not measured: {row['case']}, {row['way']}: {row['why']}" for row in one.absent)]
     return "\n".join(lines) + "\n"
@@ -83,9 +147,11 @@ def grid(rows: Sequence[Mapping[str, Any]], yardstick: str) -> list[str]:
     if not rows:
         return ["Nothing could be measured here."]
     own = dict.fromkeys(name for row in rows for name in row if name not in COMMON)
-    names = ["case", "way", "seconds", "ratio", *own, "peak_mb", "memory", "wanted"]
+    others = sorted(own, key=lambda name: not name.startswith(TO))  # ratios stand together
+    names = ["case", "way", "seconds", "ratio", *others, "peak_mb", "memory", "wanted"]
     names = [name for name in names if any(row.get(name) is not None for row in rows)]
-    heads = [HEADS.get(name, f"to {yardstick}" if name == "ratio" else name.replace("_", " ")) for name in names]
+    told = {**HEADS, "ratio": f"{TO}{yardstick}", "memory": f"of the memory of {yardstick}"}
+    heads = [told.get(name, name.replace("_", " ")) for name in names]
     lines = [_line(heads), _line(["---", "---", *["--:"] * (len(names) - 2)])]
     return lines + [_line([cell(name, row) for name in names]) for row in rows]
 
@@ -97,21 +163,8 @@ def cell(name: str, row: Mapping[str, Any]) -> str:
         return ""
     if name == "wanted":
         return f"{value}{': met' if row['met'] else ': not met'}"
-    return FORMS.get(name, "{:.4g}").format(value) if isinstance(value, float) else str(value)
-
-
-def keep(record: Mapping[str, Any], page: str, measured: Sequence[Measured], folder: Path) -> list[Path]:
-    """Write the record, the page and the figures of benchmarks that draw some; what was written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = f"bench-{record['device']}" if len(measured) != 1 else f"{measured[0].task.name}-{record['device']}"
-    data, text = folder / f"{stem}.json", folder / f"{stem}.md"
-    data.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    text.write_text(page, encoding="utf-8")
-    before = set(folder.iterdir())
-    for one in measured:
-        if one.rows:
-            one.task.made.draw(one.rows, folder, f"{one.task.name}-{record['device']}")
-    return [data, text, *sorted(set(folder.iterdir()) - before)]
+    form = FORMS["ratio"] if name.startswith(TO) else FORMS.get(name, "{:.4g}")
+    return form.format(value) if isinstance(value, float) else str(value)
 
 
 def _line(cells: Sequence[str]) -> str:

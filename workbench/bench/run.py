@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from workbench.bench.base import Absent, Benchmark, Goal, Meter
@@ -16,6 +17,9 @@ from workbench.core.errors import WorkbenchError
 from workbench.core.loading import resolve_as
 from workbench.core.part import Section, did_you_mean
 from workbench.core.tree import override
+
+TO = "to "
+"""Begins the name of a column of ratios to a way that is not the yardstick."""
 
 
 class Suite(Section):
@@ -42,11 +46,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found of a benchmark: its rows, the ways and cases that could not be measured and why."""
+    """What was found of a benchmark: its rows, the ways and cases that could not be measured and why, and lines on the
+    rows that the benchmark adds where they are kept."""
 
     task: Task
     rows: list[dict[str, Any]]
     absent: list[dict[str, str]]
+    notes: list[str] = field(default_factory=list)
 
 
 def chosen(names: Sequence[str], overrides: Iterable[str] = (), quick: bool = False) -> list[Task]:
@@ -81,7 +87,7 @@ def measure(
 ) -> Measured:
     """All ways and cases of a benchmark. ``one``: how a single one is measured (a process of its own).
 
-    A way that fails ends nothing else; what it said is kept.
+    A way that fails, in whatever round, ends nothing else; what it said is kept in place of its figures.
     """
     one = one or in_a_process
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -91,8 +97,11 @@ def measure(
             if (case, way) in absent:
                 continue
             got = one(task, way, case, meter)
+            if wrong := [name for name, value in got.items() if isinstance(value, float) and not math.isfinite(value)]:
+                got = {"absent": f"failed: not finite: {', '.join(wrong)}"}
             if "absent" in got:
                 absent[case, way] = got["absent"]
+                found.pop((case, way), None)
                 tell(f"{task.name}: {case}, {way}: {got['absent']}")
                 continue
             found.setdefault((case, way), []).append(got)
@@ -133,7 +142,8 @@ def here(task: Task, way: str, case: str, meter: Meter) -> dict[str, Any]:
 def table(
     made: Benchmark, found: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]], goals: Sequence[Goal] = ()
 ) -> list[dict[str, Any]]:
-    """A row each case and way: medians, the ratio to the yardstick's seconds, the share of its memory, the goal."""
+    """A row each case and way: medians, the ratio to the yardstick's seconds, the share of its memory, the ratios to
+    other ways (``to WAY``), the goal."""
     rows: list[dict[str, Any]] = []
     for (case, way), ones in found.items():
         row: dict[str, Any] = {"case": case, "way": way, "runs": len(ones)}
@@ -141,13 +151,21 @@ def table(
         rows.append(row)
     by = {(row["case"], row["way"]): row for row in rows}
     for row in rows:
-        beside = by.get((row["case"], made.yardstick))
-        row["ratio"] = beside["seconds"] / row["seconds"] if beside else None
-        share = beside and "peak_mb" in row and beside.get("peak_mb", 0) > 0
-        row["memory"] = row["peak_mb"] / beside["peak_mb"] if beside and share else None
+        row |= against(row, by.get((row["case"], made.yardstick)))
+        row |= {f"{TO}{way}": against(row, by.get((row["case"], way)))["ratio"] for way in made.besides}
         if goal := goal_of(goals, row):
-            row |= {"wanted": goal.in_words(), "met": goal.met(row)}
+            beside = by.get((row["case"], goal.beside or made.yardstick))
+            row |= {"wanted": goal.in_words(), "met": goal.met({**row, **against(row, beside)})}
     return rows
+
+
+def against(row: Mapping[str, Any], beside: Mapping[str, Any] | None) -> dict[str, float | None]:
+    """How many times as fast a row is as another, and the share of its memory; None where it was not measured."""
+    shared = beside is not None and "peak_mb" in row and beside.get("peak_mb", 0) > 0
+    return {
+        "ratio": beside["seconds"] / row["seconds"] if beside is not None else None,
+        "memory": row["peak_mb"] / beside["peak_mb"] if beside is not None and shared else None,
+    }
 
 
 def goal_of(goals: Sequence[Goal], row: Mapping[str, Any]) -> Goal | None:

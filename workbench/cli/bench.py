@@ -23,31 +23,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print the tables, keep the files."""
-    import torch
-
+    """Measure; print each table, and keep it, as soon as it is there."""
     from workbench.bench.base import Meter
-    from workbench.bench.page import grid, keep, markdown, record
+    from workbench.bench.page import Pages, conditions, grid
     from workbench.bench.run import chosen, measure
     from workbench.train.machine import choose_device, choose_precision
 
     words = [*args.names, *args.override]
     tasks = chosen([w for w in words if "=" not in w], [w for w in words if "=" in w], args.quick)
     rounds = args.rounds if args.rounds is not None else 1 if args.quick else 3
-    if rounds < 1:
-        raise WorkbenchError("--rounds is at least 1")
-    if args.out is not None and args.out.exists() and not args.out.is_dir():
-        raise WorkbenchError(f"--out {args.out} is a file; name a folder")
+    if rounds < 1 or args.threads < 0:
+        raise WorkbenchError("--rounds is at least 1, --threads at least 0")
     device = choose_device(args.device)
     meter = Meter(device.type, args.threads, choose_precision(args.precision, device)[0])
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    measured = []
+    told = conditions(meter, rounds, shlex.join(["workbench", *sys.argv[1:]]))
+    pages = Pages(args.out, [task.name for task in tasks], told) if args.out is not None else None
+    rows = 0
     for task in tasks:
-        measured.append(measure(task, meter, rounds, lambda line: print(line, file=sys.stderr, flush=True)))
-        print(f"\n{task.name}\n" + "\n".join(grid(measured[-1].rows, task.made.yardstick)), flush=True)
-    told = record(measured, meter, rounds, shlex.join(["workbench", *sys.argv[1:]]))
-    if args.out is not None:
-        for path in keep(told, markdown(told, measured), measured, args.out):
-            print(path)
-    return 0 if any(one.rows for one in measured) else 1
+        found = measure(task, meter, rounds, lambda line: print(line, file=sys.stderr, flush=True))
+        print(f"\n{task.name}\n" + "\n".join(grid(found.rows, task.made.yardstick)), flush=True)
+        rows += len(found.rows)
+        if pages is not None:
+            pages.add(found)
+    for path in pages.files if pages is not None else ():
+        print(path)
+    return 0 if rows else 1

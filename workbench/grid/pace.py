@@ -19,7 +19,7 @@ from workbench.core.reading import read_yaml
 from workbench.core.tree import stable_hash
 from workbench.grid.cells import Cell
 from workbench.grid.fairness import Costed
-from workbench.recipe import load
+from workbench.recipe import load, unwatched
 from workbench.run import RunFolder, by_hash
 from workbench.train.log import read_log
 
@@ -95,10 +95,9 @@ def trial_of(cell: Cell, steps: int, cache: Path | None = None) -> tuple[float, 
     Raises:
         Exception: whatever training raises.
     """
-    cadenced = [name for name, one in cell.training.data["evaluations"].items() if one and one["every"]]
     changes = [
         f"train.steps={steps + WARM}", "train.log_every=1", "train.checkpoint_every=0", "train.tensorboard=false",
-        'train.best=""', *(f"evaluations.{name}=null" for name in cadenced),
+        *unwatched(cell.training.data),
     ]  # fmt: skip
     resolved = load(cell.arm.base, [*cell.arm.overrides, *changes])
     with tempfile.TemporaryDirectory() as place:

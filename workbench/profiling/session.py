@@ -21,13 +21,13 @@ from workbench.core.loading import Resolved
 from workbench.evaluate import Examiner
 from workbench.profiling import regions
 from workbench.profiling.table import Table, tabulate
-from workbench.recipe import load
+from workbench.recipe import load, unwatched
 from workbench.train.loop import Trainer
 from workbench.train.machine import MEBI, choose_device, choose_precision, settle
 
 UPDATE, TEXTS = "update", "texts"
-QUIET = ("train.checkpoint_every=0", "train.tensorboard=false", "evaluations.valid=null", "train.log_every=1000000")
-"""What a profile leaves out: what stands around updates every so often."""
+QUIET = ("train.checkpoint_every=0", "train.tensorboard=false", "train.log_every=1000000")
+"""What a profile leaves out besides evaluations: what stands around updates every so often."""
 
 
 def profile_training(
@@ -40,10 +40,9 @@ def profile_training(
     Raises:
         WorkbenchError: the recipe cannot be trained here.
     """
-    overrides = [*QUIET, f"train.steps={warm + steps}"]
-    source = resolved.data
+    overrides = [*QUIET, *unwatched(resolved.data), f"train.steps={warm + steps}"]
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        short = _again(source, overrides, Path(folder))
+        short = _again(resolved.data, overrides, Path(folder))
         data = assemble.prepare(short, cache)
         run = experiment.create(short, Path(folder) / "runs")
         trainer = experiment.trainer(run, short, data, quiet=True)
@@ -83,14 +82,16 @@ class Watch:
 
         def update(*args: Any) -> None:
             if trainer.step == self.warm:
+                self._wait()
                 self.profiler.start()
             began = time.perf_counter()
             with record_function(regions.PREFIX + UPDATE):
                 inner(*args)
+            last = trainer.step == trainer.settings.steps
+            if last:
+                self._wait()
             self.updates.append((began, time.perf_counter()))
-            if trainer.step == trainer.settings.steps:
-                if self.on_device:
-                    torch.cuda.synchronize()
+            if last:
                 self.profiler.stop()
 
         def prepared(step: int) -> Any:
@@ -116,15 +117,23 @@ class Watch:
         return table
 
     def facts(self) -> dict[str, float]:
-        """Wall clock of an update, of waiting for the next batch, and of its making (in a thread where prefetched)."""
+        """Wall clock of an update, the host's waiting for its batch and the device's work included; of that waiting
+        (a device may still be at work meanwhile); of a batch's making (in a thread where prefetched).
+
+        Single updates are not timed: on a device the host only hands out their work.
+        """
         seen = self.updates[self.warm :]
-        took = [end - began for began, end in seen]
         gaps = [then[0] - now[1] for now, then in itertools.pairwise(seen)]
         return {
-            "update_ms": 1e3 * statistics.median(took),
-            "waiting_ms": 1e3 * statistics.median(gaps) if gaps else 0.0,
+            "update_ms": 1e3 * (seen[-1][1] - seen[0][0]) / len(seen),
+            "waiting_ms": 1e3 * sum(gaps) / len(seen),
             "preparing_ms": 1e3 * statistics.median(self.prepared),
         }
+
+    def _wait(self) -> None:
+        """Until the device has done what it was given."""
+        if self.on_device:
+            torch.cuda.synchronize()
 
 
 def stored_mb(trainer: Trainer) -> dict[str, float]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from torch.autograd import DeviceType
+
 from workbench.profiling.regions import region_of
 
 NODE = "autograd::engine::evaluate_function: "
@@ -17,6 +19,7 @@ class Event(Protocol):
     """What is read of a profiler's event."""
 
     name: str
+    device_type: Any
     cpu_parent: Any
     sequence_nr: int
     thread: int
@@ -85,9 +88,11 @@ def tabulate(events: Iterable[Event], root: str, steps: int, on_device: bool = F
     """Self times of all events inside regions called ``root``, summed by the innermost region around each.
 
     A node of the backward pass belongs to the region whose operation made it: both carry the same sequence number.
-    Its own operations are below it. What no region claims is ``root``'s own.
+    Its own operations are below it. What no region claims is ``root``'s own. Events of the host alone are summed: a
+    device's work is in the times of those that asked for it, and regions show on the device a second time.
     """
-    inside = sorted((event for event in events if _within(event, root)), key=lambda event: event.time_range.start)
+    hosts = (event for event in events if event.device_type == DeviceType.CPU)
+    inside = sorted((event for event in hosts if _within(event, root)), key=lambda event: event.time_range.start)
     owner: dict[int, str] = {}
     for event in inside:
         # a node is made by the last operation that bears its number: those before it only saw it coming

@@ -52,14 +52,16 @@ def choose_precision(wish: str, device: torch.device) -> tuple[str, str]:
     return "fp32", f"bfloat16 is not known to be faster on {device.type}"
 
 
-def settle(threads: int) -> int:
-    """Set the number of CPU threads (0: leave it) and flush denormal numbers to zero; the threads in use.
+def settle(threads: int, kept: bool = True) -> int:
+    """Set the number of CPU threads (0: leave it), flush denormal numbers to zero and, if ``kept``, keep freed memory;
+    the threads in use.
 
     Denormals, which decayed states and tiny probabilities leave, slow a CPU down more than tenfold. Their flag is
     inherited by threads started later, so this comes before the first parallel work.
     """
     torch.set_flush_denormal(True)
-    keep_memory()
+    if kept:
+        keep_memory()
     if threads:
         torch.set_num_threads(threads)
     return torch.get_num_threads()
