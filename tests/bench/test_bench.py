@@ -211,7 +211,7 @@ def benched(monkeypatch, tmp_path):
     return benched
 
 
-def test_a_bench_that_is_stopped_keeps_what_was_measured(benched):
+def test_a_bench_that_is_stopped_keeps_what_was_measured(benched, capsys):
     class Stopped(Told):
         def measure(self, way, case, meter):
             raise KeyboardInterrupt
@@ -220,6 +220,7 @@ def test_a_bench_that_is_stopped_keeps_what_was_measured(benched):
     assert status == 130 and list(record["benchmarks"]) == ["first"] and record["waiting"] == ["second"]
     assert len(record["benchmarks"]["first"]["rows"]) == 4 and "## first" in page
     assert "Not measured yet: second." in page
+    assert "with the same settings: workbench bench second" in capsys.readouterr().err
 
 
 def test_notes_and_figures_that_fail_are_told_and_lose_nothing(benched):

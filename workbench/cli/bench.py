@@ -39,8 +39,14 @@ def run(args: argparse.Namespace) -> int:
     told = conditions(meter, rounds, shlex.join(["workbench", *sys.argv[1:]]))
     pages = Pages(args.out, [task.name for task in tasks], told) if args.out is not None else None
     rows = 0
-    for task in tasks:
-        found = measure(task, meter, rounds, lambda line: print(line, file=sys.stderr, flush=True))
+    for number, task in enumerate(tasks):
+        try:
+            found = measure(task, meter, rounds, lambda line: print(line, file=sys.stderr, flush=True))
+        except KeyboardInterrupt:
+            left = " ".join(one.name for one in tasks[number:])
+            whole = f"what is whole is in {args.out}" if pages is not None else "what is whole was printed"
+            print(f"stopped; {whole}; the rest, with the same settings: workbench bench {left}", file=sys.stderr)
+            return 130
         print(f"\n{task.name}\n" + "\n".join(grid(found.rows, task.made.yardstick)), flush=True)
         rows += len(found.rows)
         if pages is not None:
