@@ -26,7 +26,7 @@ import torch  # noqa: E402
 from tests.faults import project as projects  # noqa: E402
 from tests.faults.project import TRAIN, finals, half_written, run_of, whole_steps  # noqa: E402
 from tests.faults.scenes import scenes  # noqa: E402
-from tests.faults.sessions import Ended, Hindrance, killed, session  # noqa: E402
+from tests.faults.sessions import Ended, Hindrance, killed, killed_when, session  # noqa: E402
 from workbench.core import index  # noqa: E402
 
 STAGES = ("packing", "training", "training", "a change of a file", "a change of a file", "evaluation", "sampling")
@@ -106,13 +106,17 @@ class Soak:
         self.ends += not differ
         self.row(what, ended, whole_steps(project), f"differs in {', '.join(differ)}" if differ else "")
 
+    def half_trained(self) -> Path:
+        """A project killed with two whole checkpoints, one to damage, one to fall back to, and updates left to make."""
+        while True:
+            half = self.fresh("half")
+            killed_when(TRAIN, half, self.out, lambda: len(whole_steps(half)) >= 2)  # noqa: B023 (used at once)
+            if len(whole_steps(half)) >= 2 and max(whole_steps(half)) < self.truth["step"]:
+                return half
+
     def faults(self) -> None:
         """Every scene, on a project half trained."""
-        half = self.fresh("half")
-        rng, tries = random.Random(1), 0
-        while len(whole_steps(half)) < 2:  # one to damage, one to fall back to
-            killed([*TRAIN], half, self.out, rng, self.usual * (1 + 0.2 * tries))
-            tries += 1
+        half = self.half_trained()
         for scene in scenes(self.rng):
             project = self.folder / "hindered"
             shutil.rmtree(project, ignore_errors=True)

@@ -127,15 +127,14 @@ class Raising(Judge):
 def _judge(project: Path, out: Path) -> str:
     (project / "judge.py").write_text(JUDGE)
     file = project / "r.yaml"
-    before = file.read_text()
+    before, runs = file.read_text(), set(project.glob("runs/*"))
     judged = before.replace("unigram_entropy]", "unigram_entropy, judge_perplexity], judge: raising")
     file.write_text(judged + "plugins: [judge.py]\n")
     ended = session(TRAIN, project, out)
     file.write_text(before)
     wrong = _told(ended, "", (0,))
     ill = any("the judge is ill" in results.read_text() for results in project.glob("runs/*/results.json"))
-    for run in project.glob("runs/*"):
-        if (run / "plugins").is_dir():
-            shutil.rmtree(run)  # a run of its own: a plug-in counts in the hash
+    for run in set(project.glob("runs/*")) - runs:  # a run of its own, where the plug-in counts in the hash
+        shutil.rmtree(run)
     assert run_of(project) is not None
     return wrong or ("" if ill else "no cell says that the judge is ill")

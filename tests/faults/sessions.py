@@ -130,6 +130,17 @@ def killed(words: list[str], project: Path, out: Path, rng: random.Random, usual
     return end(child, out, began)
 
 
+def killed_when(words: list[str], project: Path, out: Path, seen: Callable[[], object]) -> Ended:
+    """A session killed as soon as something is seen, or ended before."""
+    began = time.monotonic()
+    child = begin(words, project, out)
+    while not seen() and Path(f"/proc/{child}/cmdline").read_bytes():  # a process that has ended has no words left
+        time.sleep(0.005)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+    return end(child, out, began)
+
+
 def terminated(words: list[str], project: Path, out: Path, after: float, grace: float) -> Ended:
     """A session asked to end, and killed where it has not by the end of its grace."""
     began = time.monotonic()
