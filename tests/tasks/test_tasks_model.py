@@ -113,6 +113,8 @@ def test_whole_texts_and_generation(smoke, name):
 
 def test_a_run_is_asked_in_its_evaluation(smoke, tmp_path, monkeypatch):
     """Accuracy is the share of items whose right choice the harness would take; items are those of the file."""
+    from lm_eval import tasks
+
     from workbench.core.errors import WorkbenchError
     from workbench.metrics.asking import Asking
     from workbench.metrics.base import Evidence
@@ -124,7 +126,7 @@ def test_a_run_is_asked_in_its_evaluation(smoke, tmp_path, monkeypatch):
     raw.write_text("".join(json.dumps(doc) + "\n" for doc in DOCS), encoding="utf-8")
     prepare("choices", raw, tmp_path / "tasks")
     (tmp_path / "tasks" / "both.yaml").write_text("group: both\ntask: [workbench_choices, {task: other}]\n")
-    monkeypatch.setattr(lm_eval.tasks, "TaskManager", cache(lm_eval.tasks.TaskManager))  # it reads thousands of files
+    monkeypatch.setattr(tasks, "TaskManager", cache(tasks.TaskManager))  # it reads thousands of files
     opened = open_trained(smoke("gpt2").path)
     found = answered(opened, Asking(["workbench_choices"], str(tmp_path / "tasks"), batch=4))["workbench_choices"]
     scores = np.array([log_p for log_p, _ in model(smoke("gpt2"), batch_size=4).loglikelihood(requests(), True)])
