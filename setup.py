@@ -23,7 +23,7 @@ EXTRAS = {
     ],
     "hub": ["datasets>=4", "huggingface-hub>=0.30"],
     # downstream tasks; apart from eval, for the harness brings datasets, evaluate and much else
-    "tasks": ["lm-eval>=0.4.9", "datasets>=4"],
+    "tasks": ["lm-eval>=0.4.13", "datasets>=4"],
     # loggers beside TensorBoard, off by default
     "wandb": ["wandb>=0.18"],
     "mlflow": ["mlflow-skinny>=2.17"],

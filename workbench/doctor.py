@@ -20,10 +20,10 @@ from workbench import __version__, experiment
 from workbench.core.errors import WorkbenchError
 from workbench.core.files import read_json, write_json
 from workbench.core.index import import_parts
+from workbench.core.machines import cpu_name
 from workbench.core.places import recipes_folder
 from workbench.data.storage import cache_folder
 from workbench.drawing import draw_texts, template
-from workbench.environment import cpu_name
 from workbench.kernels.dispatch import DISPATCHERS
 from workbench.recipe import load
 from workbench.run import RunFolder

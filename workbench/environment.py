@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from workbench.core.machines import cpu_name
 from workbench.core.secrets import plain_without_secrets
 
 DIFF_BYTES = 200_000
@@ -68,14 +69,3 @@ def source_state(folder: Path) -> dict[str, Any]:
         commit, diff = "", ""
     cut = {"diff_cut_at": DIFF_BYTES} if len(diff) > DIFF_BYTES else {}
     return {"commit": commit, "dirty": bool(changed), "changed": changed, "diff": diff[:DIFF_BYTES], **cut}
-
-
-def cpu_name() -> str:
-    """The processor, as its maker calls it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -49,6 +49,7 @@ from workbench.nats import Counter, spread
 from workbench.sets.measuring import on_sets
 from workbench.shards import Shards
 from workbench.solving import attempts_at
+from workbench.train.machine import name_of
 
 EOS = "\n\n"
 """What the end of a document is shown as, to readers and to judges: an empty line."""
@@ -218,6 +219,7 @@ class Examiner:
             batch=batch,
             sampler=self.sampler.type_name,
             device=f"{self.device}, {self.precision}",
+            machine=name_of(self.device),
         )
 
     def attempted(self, solving: Solving, tell: Tell = silent) -> Attempts:
@@ -237,7 +239,8 @@ class Examiner:
                 calls = drawn.calls
                 tell("timed draws", (at + (repeat + 1) / (timing.repeats + 1)) / len(timing.batches))
             how, device = self.sampler.type_name, f"{self.device}, {self.precision}"
-            found.append(Timed(batch, self.model.length, seconds[1:], float(calls), how, device))
+            where = (device, name_of(self.device))
+            found.append(Timed(batch, self.model.length, seconds[1:], float(calls), how, *where))
         return found
 
     def draw(self, canvas: Canvas, progress: Callable[[float], None] | None = None, stream: str = "sample") -> Samples:
@@ -271,8 +274,8 @@ def texts_of(tokens_NL: npt.NDArray[np.int64], tokenizer: Tokenizer) -> Texts:
     return Texts(tokens_NL, texts, tokenizer=tokenizer.digest())
 
 
-def cost_of(log: Sequence[Mapping[str, Any]], model: Model, device: str) -> Cost:
-    """Training's records as the log holds them."""
+def cost_of(log: Sequence[Mapping[str, Any]], model: Model, device: str, machine: str) -> Cost:
+    """Training's records as the log holds them; ``machine``: where it was trained."""
     speeds = [record["values"].get("train/tokens_per_second") for record in log]
     last = log[-1] if log else {}
     size = model.parameters
@@ -283,4 +286,5 @@ def cost_of(log: Sequence[Mapping[str, Any]], model: Model, device: str) -> Cost
         parameters=size.total,
         parameters_non_embedding=size.non_embedding,
         device=device,
+        machine=machine,
     )

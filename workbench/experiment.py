@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from workbench.metrics.base import measure
 from workbench.metrics.results import Results
 from workbench.metrics.value import Value
 from workbench.opening import load_trained, reopen
-from workbench.run import RunError, RunFolder
+from workbench.run import InUse, RunError, RunFolder
 from workbench.shards import forget
 from workbench.start import NOTE, note, parent_run, put
 from workbench.train.checkpoint import CheckpointError, Unreadable, read
@@ -77,10 +77,10 @@ def train(
         Interrupted: a signal came; everything is saved.
         WorkbenchError: anything a user can mend, with the remedy.
     """
-    parallel = join()
+    parallel = join(resolved.data["train"]["device"])
     try:
         with run.locked() if parallel.lead else nullcontext():
-            if not (run.finished and stands(run)):
+            if not trained(run):
                 if resolved.hash != run.hash:
                     raise RunError(
                         f"{run.resolved} is not the recipe that this run was begun with (hash {resolved.hash}, then "
@@ -98,6 +98,15 @@ def train(
     finally:
         leave()
     return parallel.lead
+
+
+def trained(run: RunFolder) -> bool:
+    """Whether a run is trained to its end, and still has the weights of it.
+
+    Raises:
+        CheckpointError: they cannot be read now.
+    """
+    return run.finished and stands(run)
 
 
 def stands(run: RunFolder) -> bool:
@@ -188,9 +197,9 @@ def evaluate(
     """
     run, resolved = reopen(path)
     results = examine(run, resolved, cache, tell, packing)
-    with run.locked():
-        write_json(run.results, results.as_data())
-        forget_shards(run, results)
+    write_json(run.results, results.as_data())
+    forget_shards(run, results)
+    with suppress(InUse), run.locked():  # whoever trains it on, or has just evaluated it, says so in its status
         if run.finished:  # a look at a run that is still to be trained on does not end it
             run.mark("evaluated")
     return results

@@ -42,7 +42,10 @@ def reopen(path: Path | str, overrides: Iterable[str] = ()) -> tuple[RunFolder, 
 
 @dataclass(frozen=True)
 class Opened:
-    """A trained run, ready to use: weights loaded (the averaged ones), in evaluation mode, on its device."""
+    """A trained run, ready to use: weights loaded (the averaged ones), in evaluation mode, on its device.
+
+    ``trained_on``: the machine that wrote them, "" where that is not known.
+    """
 
     run: RunFolder
     resolved: Resolved
@@ -50,6 +53,7 @@ class Opened:
     device: torch.device
     precision: str
     step: int
+    trained_on: str = ""
 
     def examiner(self, data: Prepared | None = None) -> Examiner:
         """Evidence about it on prepared data (without data: samples only)."""
@@ -61,7 +65,7 @@ class Opened:
             assemble.streams(self.resolved).child("final"),
             self.device,
             self.precision,
-            cost_of(read_log(self.run.log), self.model, f"{self.device}, {self.precision}"),
+            cost_of(read_log(self.run.log), self.model, f"{self.device}, {self.precision}", self.trained_on),
             self._asked,
             Shards(self.run.shards, self.model.shell, {name: self.resolved.data[name] for name in KEPT_FOR}),
         )
@@ -97,4 +101,5 @@ def load_trained(run: RunFolder, resolved: Resolved, which: str = "last") -> Ope
         print(f"{run.path.name}: {problem}; the weights of step {found.step} are used", file=sys.stderr)
     model.process.place(device)
     model.shell.to(device).eval().requires_grad_(False)
-    return Opened(run, resolved, model, device, precision, found.step)
+    trained_on = str(found.state.get("machine", {}).get("name", ""))
+    return Opened(run, resolved, model, device, precision, found.step, trained_on)

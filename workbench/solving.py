@@ -13,6 +13,7 @@ from samplers.base import Canvas
 from workbench.core.errors import WorkbenchError
 from workbench.data.puzzles.corpus import Puzzles
 from workbench.metrics.solving import MOST, Attempts, Solving, Strategy
+from workbench.train.machine import name_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -67,6 +68,7 @@ def attempts_at(
         batch=solving.batch,
         how=f"{examiner.sampler.type_name}, {strategy.type_name}, {strategy.rounds} rounds more",
         device=f"{examiner.device}, {examiner.precision}",
+        machine=name_of(examiner.device),
         key=hashlib.sha256(
             puzzle.type_name.encode() + np.ascontiguousarray(tokens_NL[:, : puzzle.length], dtype=np.int64).tobytes()
         ).hexdigest()[:16],

@@ -27,8 +27,8 @@ import torch
 
 from workbench import experiment
 from workbench.check import estimate
+from workbench.core.machines import cpu_name
 from workbench.core.reading import read_yaml
-from workbench.environment import cpu_name
 from workbench.metrics.results import Results
 from workbench.recipe import load
 from workbench.run import RunFolder

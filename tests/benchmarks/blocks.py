@@ -28,10 +28,10 @@ from samplers.reverse import Reverse
 from samplers.times import Uniform
 from workbench.core import index
 from workbench.core import part as parts
+from workbench.core.machines import cpu_name
 from workbench.core.part import Maker
 from workbench.core.rng import Rng
 from workbench.core.spec import build, resolve
-from workbench.environment import cpu_name
 from workbench.processes.base import Process, Shell
 from workbench.processes.blocks import Blocks
 from workbench.processes.diffusion import Diffusion

@@ -23,7 +23,7 @@ import torch
 import yaml
 
 from workbench import assemble
-from workbench.environment import cpu_name
+from workbench.core.machines import cpu_name
 from workbench.recipe import load
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -159,7 +159,7 @@ def test_figures_by_two_judges_are_marked_and_never_subtracted():
     assert math.isnan(first.estimate.value) and first.p is None and first.verdict == ""
     assert second.estimate.value == -10 and second.p is not None
     cells = [row.cells[0].text for row in differences_table([first, second], arms).rows]
-    assert cells[0] == "other judge" and cells[1].startswith("−10")
+    assert cells[0] == "not comparable" and cells[1].startswith("−10")
     assert best_of(arms[:3], "judge_perplexity") == (None, "")
     assert best_of([arms[0], arms[2]], "judge_perplexity")[0] == 1
     notes = " ".join(arms_table(arms, ["judge_perplexity"]).notes)
@@ -168,10 +168,30 @@ def test_figures_by_two_judges_are_marked_and_never_subtracted():
     assert "two judges" in arms[3].figure("judge_perplexity").error and "two judges" in notes
     alike, strangers = judged_alike(arms[:3], Frontier("x", "judge_perplexity"))
     assert [one.label for one in alike] == ["baseline", "b"] and strangers == ["a"]
-    assert "by another judge than the first: a." in frontier(arms[:3], Frontier("x", "judge_perplexity"), 0).caption
+    caption = frontier(arms[:3], Frontier("x", "judge_perplexity"), 0).caption
+    assert "by another judge or on another machine than the first: a." in caption
     several = [arm("s", [run(f"s{i}", judge_perplexity=by(20.0 + i, judge)) for i in range(2)], judge == "small")
                for judge in ("small", "large")]  # fmt: skip
     assert all(math.isnan(one.estimate.value) for one in compared(several, ["judge_perplexity"]))
+
+
+def test_seconds_of_two_machines_are_not_compared_and_no_machine_is_called_a_judge():
+    def timed(value, machine):
+        return Value("latency_b1", value, better="lower", unit="s a batch", se=0.1, n=5, by=machine)
+
+    arms = [
+        arm("a", [run("a", latency_b1=timed(2.0, "one box"))], True),
+        arm("b", [run("b", latency_b1=timed(1.0, "other box"))]),
+        arm("c", [run(f"c{i}", latency_b1=timed(1.0, f"box {i}")) for i in range(2)]),
+    ]
+    (found,) = compared(arms[:2], ["latency_b1"])
+    assert math.isnan(found.estimate.value) and "on two machines" in found.how
+    assert best_of(arms[:2], "latency_b1") == (None, "")
+    notes = " ".join(arms_table(arms, ["latency_b1"]).notes)
+    assert "figures on other machines are not to be compared: a on one box; b on other box" in notes
+    assert "on two machines" in arms[2].figure("latency_b1").error
+    (bare,) = compared([arm("a", [run("a", latency_b1=timed(2.0, ""))], True), arms[1]], ["latency_b1"])
+    assert math.isnan(bare.estimate.value)  # results of before name none
 
 
 def grid_page_of(arms, axes):

@@ -212,6 +212,35 @@ def test_the_kernels_at_the_edges(interpreted, form, masks):
         same(found, own(function, context, out, weight), 2e-5)
 
 
+@pytest.mark.parametrize("form", ["masks", "next token"])
+def test_all_warps_have_read_before_the_gradient_takes_the_outputs_place(interpreted, monkeypatch, form):
+    """The interpreter has one thread: what is asked is a barrier between reads of single numbers and the gradient."""
+    from triton.runtime import interpreter
+
+    met = []
+
+    def watch(name, what):
+        own = getattr(interpreter.InterpreterBuilder, name)
+
+        def watched(self, *words, **named):
+            met.append(what(words))
+            return own(self, *words, **named)
+
+        monkeypatch.setattr(interpreter.InterpreterBuilder, name, watched)
+
+    watch("create_masked_load", lambda words: ("read", words[0].data.copy()))
+    watch("create_masked_store", lambda words: ("write", words[0].data.copy()))
+    watch("create_barrier", lambda words: ("barrier", None))
+    function, context, out, weight = case(form, 40, 1, 1.0, 0)
+    first, last = out.data_ptr(), out.data_ptr() + 4 * out.numel()
+    assert interpreted(function.plan(context), out, weight, torch.float32)[2].data_ptr() == first  # in place
+    kinds = [what for what, _ in met]
+    inside = [at is not None and bool(((at >= first) & (at < last)).any()) for _, at in met]
+    single = [i for i, (what, at) in enumerate(met) if what == "read" and inside[i] and at.size == 1]
+    writes = [i for i, (what, _) in enumerate(met) if what == "write" and inside[i]]
+    assert single and writes and "barrier" in kinds[max(single) : min(writes)]
+
+
 @pytest.mark.cuda
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("vocab", [1000, 50_257])

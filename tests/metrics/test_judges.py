@@ -19,9 +19,10 @@ from workbench import opening
 from workbench.core.places import recipes_folder
 from workbench.judging import RunJudge
 from workbench.metrics import judge as judges
+from workbench.metrics import language_models
 from workbench.metrics.contract import ByLetter, judge_problems
 from workbench.metrics.judge import JudgeError, Passage, require
-from workbench.metrics.language_models import CausalLM, SmolLM2
+from workbench.metrics.language_models import CausalLM, SmolLM2, next_token_nats
 from workbench.recipe import load
 
 TEXTS = ["The people of the union and the state of it.", "state", "of", "é people — of"]
@@ -99,6 +100,22 @@ def test_the_contract_and_bfloat16(folder: Path) -> None:
     exact, rounded = (CausalLM(str(folder), precision=p).reread([Passage(TEXTS[0])])[0] for p in ("fp32", "bf16"))
     assert 0 < np.abs(exact.nats - rounded.nats).max() < 0.2
     assert abs(exact.nats.mean() - rounded.nats.mean()) < 0.02
+
+
+def test_the_head_stays_in_full_precision(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its products are those of float32 numbers, whatever the network is run in."""
+    seen = []
+
+    def nats(head, h_RD, target_R):
+        seen.append((torch.is_autocast_enabled("cpu"), h_RD.dtype))
+        exact_RV = (h_RD.double() @ head.weight.double().T).log_softmax(-1)
+        found = next_token_nats(head, h_RD, target_R)
+        np.testing.assert_allclose(found, -exact_RV.gather(1, target_R[:, None])[:, 0].numpy(), atol=1e-5)
+        return found
+
+    monkeypatch.setattr(language_models, "next_token_nats", nats)
+    CausalLM(str(folder), precision="bf16").reread([Passage(TEXTS[0])])
+    assert set(seen) == {(False, torch.float32)}
 
 
 class Careless(ByLetter):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -110,8 +111,10 @@ def test_whole_texts_and_generation(smoke, name):
     assert len(texts) == 3 and not any("e" in text for text in texts)
 
 
-def test_a_run_is_asked_in_its_evaluation(smoke, tmp_path):
+def test_a_run_is_asked_in_its_evaluation(smoke, tmp_path, monkeypatch):
     """Accuracy is the share of items whose right choice the harness would take; items are those of the file."""
+    from lm_eval import tasks
+
     from workbench.core.errors import WorkbenchError
     from workbench.metrics.asking import Asking
     from workbench.metrics.base import Evidence
@@ -122,6 +125,8 @@ def test_a_run_is_asked_in_its_evaluation(smoke, tmp_path):
     raw = tmp_path / "mine.jsonl"
     raw.write_text("".join(json.dumps(doc) + "\n" for doc in DOCS), encoding="utf-8")
     prepare("choices", raw, tmp_path / "tasks")
+    (tmp_path / "tasks" / "both.yaml").write_text("group: both\ntask: [workbench_choices, {task: other}]\n")
+    monkeypatch.setattr(tasks, "TaskManager", cache(tasks.TaskManager))  # it reads thousands of files
     opened = open_trained(smoke("gpt2").path)
     found = answered(opened, Asking(["workbench_choices"], str(tmp_path / "tasks"), batch=4))["workbench_choices"]
     scores = np.array([log_p for log_p, _ in model(smoke("gpt2"), batch_size=4).loglikelihood(requests(), True)])
@@ -131,5 +136,8 @@ def test_a_run_is_asked_in_its_evaluation(smoke, tmp_path):
     (value,) = Accuracy()(Evidence(answers={"workbench_choices": found}))
     assert value.name == "accuracy_workbench_choices" and value.value == pytest.approx(np.mean(found.right))
     assert len(set(found.documents)) == 3 and value.units.key == found.key
+    for several, inside in (("both", "workbench_choices, other"), ("ai2_arc", "arc_challenge, arc_easy")):
+        with pytest.raises(WorkbenchError, match=f"'{several}' is no task but a name for several; .*: {inside}"):
+            answered(opened, Asking(["workbench_choices", several], str(tmp_path / "tasks")))
     with pytest.raises(WorkbenchError, match="no task 'nothing'"):
         answered(opened, Asking(["nothing"], str(tmp_path / "tasks")))

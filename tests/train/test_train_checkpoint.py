@@ -143,6 +143,10 @@ def test_readers_get_averaged_raw_best_or_numbered_weights(tmp_path):
     assert load_weights(net, tmp_path, which="1").step == 1 and net.apart[0, 0] == 1.5
     with pytest.raises(CheckpointError, match="names no best"):
         load_weights(net, tmp_path, which="best")
+    for damaged in ("[]", "null", '{"step": null}'):
+        (tmp_path / "best.json").write_text(damaged)
+        with pytest.raises(CheckpointError, match="names no best"):
+            load_weights(net, tmp_path, which="best")
     checkpoints.mark_best({"figure": "valid/bits", "value": 1.0, "step": 2})
     assert load_weights(net, tmp_path, which="best").step == 2
     with pytest.raises(CheckpointError, match="'7' was asked for"):

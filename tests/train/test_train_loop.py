@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,16 +16,19 @@ import torch
 from tests.train.toy import LENGTH, Ticks, ToyProcess, ToyWindows, settings, trainer
 from workbench.core.errors import WorkbenchError
 from workbench.core.part import settings as settings_of
+from workbench.train import stopping
 from workbench.train.base import Evaluator
 from workbench.train.checkpoint import Checkpoints
 from workbench.train.evaluating import Evaluations
 from workbench.train.interrupt import Interrupted, Interrupts
 from workbench.train.learner import compile_blocks
 from workbench.train.log import curve, read_log
+from workbench.train.machine import name_of
 from workbench.train.nonfinite import NonFinite
 from workbench.train.parallel import Parallel
 from workbench.train.prefetch import ahead
 from workbench.train.section import Train
+from workbench.train.stopping import Stopping
 
 
 def weights(made):
@@ -215,6 +219,76 @@ def test_best_must_be_somebodys_figure(tmp_path):
         Evaluations([Evaluator("a", 1, Ticks())] * 2, "", Interrupts(), True)
 
 
+# --- several processes, in threads --------------------------------------------------------------------------------
+
+
+def two_processes():
+    """Two that agree as processes do, in threads of one; and how often they have."""
+    barrier, flags, met = threading.Barrier(2, timeout=20), [0, 0], []
+
+    class OfTwo(Parallel):
+        def any(self, flag):
+            flags[self.rank] = flag
+            barrier.wait()
+            most = max(flags)
+            barrier.wait()
+            met.append(self.rank)
+            return most
+
+    return (OfTwo(0, 2), OfTwo(1, 2)), met
+
+
+def test_processes_agree_every_few_seconds_on_a_signal_that_one_has_got(monkeypatch):
+    clock, ends = threading.local(), {}
+    monkeypatch.setattr(stopping, "time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    def work(parallel, pace):
+        interrupts, clock.now = Interrupts(once=True), 1000.0 * parallel.rank
+        made = Stopping(0.0, interrupts, parallel)
+        for step in range(20_000):
+            if parallel.rank == 1 and step == 10_001:
+                interrupts.number = signal.SIGTERM
+            if made.reason(step, 0.0):
+                ends[parallel.rank] = (step, interrupts.number)
+                return
+            clock.now += pace
+
+    both, met = two_processes()
+    threads = [threading.Thread(target=work, args=(one, pace)) for one, pace in zip(both, (0.02, 0.025), strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert ends[0] == ends[1] and ends[0][1] == signal.SIGTERM
+    assert 10_001 <= ends[0][0] <= 10_001 + stopping.EVERY / 0.02
+    assert len(met) / 4 < 20 + 10_001 * 0.025 / stopping.EVERY  # two flags a time, of two processes
+
+
+def test_a_further_signal_is_ignored_where_processes_are_several():
+    with Interrupts(once=True).caught() as interrupts:
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+    assert interrupts.number == signal.SIGTERM
+
+
+def test_what_is_last_is_what_processes_agree_on(tmp_path):
+    """The time is over for all, and a signal has just come to this one alone."""
+    made, lasts = trainer(tmp_path), []
+    due = made.evaluations.due
+    made.evaluations.due = lambda step, last: lasts.append((step, last)) or due(step, last)
+
+    def reason(step, seconds):
+        if step < 7:
+            return ""
+        made.interrupts.number = signal.SIGTERM
+        return "the time is over"
+
+    made.stopping.reason = reason
+    with pytest.raises(Interrupted):
+        made.fit()
+    assert lasts[-1] == (7, True)
+
+
 # --- guards -----------------------------------------------------------------------------------------------------
 
 
@@ -313,6 +387,17 @@ def test_precision_auto_is_declared_by_the_machine_and_kept(tmp_path, monkeypatc
     assert again.machine.precision == "fp32"
     again.fit()
     assert again.machine.precision == "bf16"
+
+
+def test_a_checkpoint_names_the_machine_and_one_of_before_is_taken_up(tmp_path):
+    made = trainer(tmp_path, steps=5)
+    made.fit()
+    facts = dict(made.checkpoints.load_last(["model"]).state["machine"])
+    assert facts["name"] == name_of("cpu") and facts["name"].endswith(", 1 thread")
+    assert made.machine.go_on(facts) == []
+    assert "name another, now" in made.machine.go_on({**facts, "name": "another"})[0]
+    del facts["name"]
+    assert made.machine.go_on(facts) == []
 
 
 def test_an_absent_device_is_a_clear_error(tmp_path):

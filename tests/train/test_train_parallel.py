@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from tests.train.toy import Ticks, ToyNet, settings, trainer
+from workbench.core.errors import WorkbenchError
 from workbench.processes.base import named_weights
 from workbench.train import pieces
 from workbench.train.base import Evaluator
@@ -72,7 +73,7 @@ def launch(folder, world, jobs):
 def made_until(folder, until=STEPS, **changes):
     """A trainer that stops after ``until`` updates of its schedule's ``STEPS``."""
     made = trainer(folder, evaluators=[Evaluator("ticks", 10, Ticks())], **changes)
-    made._stop_reason = lambda: "half" if made.step == until < STEPS else ""
+    made.stopping.reason = lambda step, seconds: "half" if step == until < STEPS else ""
     return made
 
 
@@ -154,18 +155,61 @@ def children(pid: int) -> list[int]:
     return [int(word) for task in Path(f"/proc/{pid}/task").glob("*/children") for word in task.read_text().split()]
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc to find the ranks")
-def test_torchrun_goes_on_when_a_rank_is_killed(one, tmp_path):
-    """`kill -9` of a rank after the first checkpoint: the others end, all start again, and nothing is lost."""
-    changes = {"steps": STEPS, "accumulate": 2, "checkpoint_every": 5, "fsdp": {}, "delay": 0.05, "prefetch": 1}
+def begun(folder, changes, so_far):
+    """(torchrun, its two ranks), training since ``so_far`` says so."""
     run = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2", "--monitor-interval=0.1"]
-    command = [sys.executable, "-m", *run, "-m", "tests.train.toy", str(tmp_path), json.dumps(changes)]
+    command = [sys.executable, "-m", *run, "-m", "tests.train.toy", str(folder), json.dumps(changes)]
     torchrun = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 120
-    while not list(tmp_path.glob("*/ckpt/step-*[0-9]")) and torchrun.poll() is None and time.monotonic() < until:
+    while not so_far() and torchrun.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
     ranks = children(torchrun.pid)
     assert len(ranks) == 2
+    return torchrun, ranks
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc to find the ranks")
+
+
+@needs_proc
+def test_a_signal_to_torchrun_and_to_its_ranks_saves_though_no_line_of_the_log_is_due(tmp_path):
+    """A scheduler signals all processes, and torchrun forwards it: each rank gets SIGTERM twice."""
+    changes = {"steps": 10**5, "log_every": 10**5, "checkpoint_every": 0, "delay": 0.02, "prefetch": 1}
+    marks = lambda: [json.loads(file.read_text())["state"] for file in tmp_path.glob("*/status")]  # noqa: E731
+    torchrun, ranks = begun(tmp_path, changes, lambda: marks() == ["training"])
+    time.sleep(1)
+    for pid in (torchrun.pid, *ranks):
+        os.kill(pid, signal.SIGTERM)
+    try:
+        _, words = torchrun.communicate(timeout=60)
+    finally:
+        torchrun.kill()
+    assert marks() == ["interrupted"], words
+    assert len(list(tmp_path.glob("*/ckpt/step-*[0-9]"))) == 1
+
+
+def test_what_processes_talk_by_follows_the_device(monkeypatch):
+    given, places = [], []
+    for name, value in (("WORLD_SIZE", 2), ("RANK", 1), ("LOCAL_RANK", 1)):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", places.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **more: given.append(backend))
+    assert [join("cpu").local, join("auto").local, join("cuda").local] == [1, 1, 1]
+    assert given == ["gloo", "cpu:gloo,cuda:nccl", "cpu:gloo,cuda:nccl"] and places == [1, 1]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert join("cpu").rank == 1
+    with pytest.raises(WorkbenchError, match=r"process 2 .* there are 1; .*train\.device: cpu"):
+        join("cuda")
+
+
+@needs_proc
+def test_torchrun_goes_on_when_a_rank_is_killed(one, tmp_path):
+    """`kill -9` of a rank after the first checkpoint: the others end, all start again, and nothing is lost."""
+    changes = {"steps": STEPS, "accumulate": 2, "checkpoint_every": 5, "fsdp": {}, "delay": 0.05, "prefetch": 1}
+    torchrun, ranks = begun(tmp_path, changes, lambda: bool(list(tmp_path.glob("*/ckpt/step-*[0-9]"))))
     os.kill(ranks[1], signal.SIGKILL)
     try:
         _, words = torchrun.communicate(timeout=120)

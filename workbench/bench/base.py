@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 import torch
 
+from workbench.core.machines import cpu_name
 from workbench.core.part import Part
-from workbench.environment import cpu_name
 from workbench.train.machine import MEBI, settle
 
 Row = Mapping[str, Any]

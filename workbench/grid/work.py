@@ -116,7 +116,7 @@ def train(resolved: Resolved, places: Places) -> RunFolder:
     """
     with turn(places.runs / ".creating"):
         run = next(iter(find(resolved.hash, places.runs)), None) or experiment.create(resolved, places.runs)
-    if not (run.finished and experiment.stands(run)):
+    if not experiment.trained(run):
         start = resolved.data["start"]
         if start is not None and start["recipe"] and not _is_trained(start["run"], places):
             parent = load(start["recipe"], start["changes"] or ())

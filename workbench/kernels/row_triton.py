@@ -29,11 +29,12 @@ def _exp_rows(
     x, target = tl.load(x_ptr + row), tl.load(target_ptr + row)
     shift, scale, weight = tl.load(shift_ptr + row), tl.load(scale_ptr + row), tl.load(weight_ptr + row)
     common, at_target, at_mask = tl.load(common_ptr + row), tl.load(at_target_ptr + row), tl.load(at_mask_ptr + row)
-    # what the gradient may take the place of is read before
+    # what the gradient may take the place of is read before, by every warp
     own = tl.load(out_ptr + row * out_stride + target) + shift
     tl.store(own_ptr + row, tl.where(target == x, 0.0, own))
     mask_log = tl.load(out_ptr + row * out_stride + mask, mask=mask < states, other=0.0) + shift
     tl.store(mask_log_ptr + row, tl.where((x == mask) | (mask >= states), 0.0, mask_log))
+    tl.debug_barrier()
     sums = tl.zeros([BLOCK], dtype=tl.float32)
     logs = tl.zeros([BLOCK], dtype=tl.float32)
     alive = tl.zeros([BLOCK], dtype=tl.float32) < scale  # a block: the interpreter cannot spread a scalar's comparison
@@ -77,6 +78,7 @@ def _softmax_rows(
     norm = highest + tl.log(total)
     own = tl.load(out_ptr + row * out_stride + target)
     tl.store(nats_ptr + row, tl.where(scale > 0, scale * (norm - own), 0.0))
+    tl.debug_barrier()  # the gradient may take the place of what is read above, by every warp
     factor = scale * weight
     alive = tl.zeros([BLOCK], dtype=tl.float32) < scale
     for start in range(0, states, BLOCK):

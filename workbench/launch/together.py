@@ -20,6 +20,9 @@ from workbench.train.interrupt import Interrupted, Interrupts
 
 POLL = 0.2
 """Seconds between looks at torchrun."""
+TO_SAVE = 600
+"""Seconds that processes have from a signal to their end, to finish what they are at and to save; torchrun's own 30
+are short for a large network. What the environment says (TORCH_ELASTIC_SHUTDOWN_TIMEOUT) goes before."""
 RESTARTS = 1
 """How often all processes start again from the last checkpoint where one of them ends: it may have been killed."""
 
@@ -43,7 +46,7 @@ def train(run: RunFolder, resolved: Resolved, cache: Path | str | None = None, q
     """
     if not by_several(resolved):
         experiment.train(run, resolved, cache, quiet=quiet)
-    elif not run.finished:
+    elif not experiment.trained(run):
         _torchrun(run, processes(resolved), cache)
 
 
@@ -54,9 +57,10 @@ def _torchrun(run: RunFolder, count: int, cache: Path | str | None) -> None:
         *("--standalone", f"--nproc-per-node={count}", f"--max-restarts={RESTARTS}"),
         *("-m", "workbench", "train", "--resume", str(run.path), "--no-eval", *places),
     ]
+    environment = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(TO_SAVE), **os.environ}
     with Interrupts().caught() as interrupts:
         # a session of its own: a key that interrupts reaches this process alone, which asks torchrun to end
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, env=environment)
         asked = False
         while child.poll() is None:
             if interrupts.number and not asked:
@@ -66,7 +70,7 @@ def _torchrun(run: RunFolder, count: int, cache: Path | str | None) -> None:
     if interrupts.number:
         words = f"stopped by a signal; go on with: workbench train --resume {run.path}"
         raise Interrupted(words, interrupts.number)
-    if child.returncode or not run.finished:
+    if child.returncode or not experiment.trained(run):
         cause = run.read_status().get("error") or "they ended without a word; their output says more"
         raise WorkbenchError(f"{count} processes could not train {run.path}: {cause}")
 

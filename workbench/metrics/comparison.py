@@ -14,14 +14,14 @@ from workbench.metrics.value import Value
 
 
 class OtherJudge(WorkbenchError):
-    """Two figures that are not by one judge (`Value.by`)."""
+    """Two figures that are not by one judge, or not of one machine's seconds (`Value.by`)."""
 
 
 def require_same_judge(a: Value, b: Value) -> None:
-    """Raises `OtherJudge` where two figures are by other judges, or one does not say by whom."""
+    """Raises `OtherJudge` where two figures are by other judges or machines, or one does not say by whom."""
     if a.by != b.by:
-        who = " and ".join(value.by or "an unknown one (evaluated before judges were told apart)" for value in (a, b))
-        raise OtherJudge(f"{a.name}: figures by two judges, {who}; evaluate both by the same")
+        who = " and ".join(value.by or "an unknown one (evaluated before they were told apart)" for value in (a, b))
+        raise OtherJudge(f"{a.name}: figures by two judges or machines, {who}; evaluate both by the same")
 
 
 def paired(a: Value, b: Value, *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
@@ -29,7 +29,7 @@ def paired(a: Value, b: Value, *, resamples: int = RESAMPLES, seed: int = 0) -> 
 
     Raises:
         WorkbenchError: one keeps no units, or they are not the same.
-        OtherJudge: they are by two judges.
+        OtherJudge: they are by two judges or machines.
     """
     return contrasted((a, b), (1.0, -1.0), resamples=resamples, seed=seed)
 
@@ -46,7 +46,7 @@ def contrasted(
 
     Raises:
         WorkbenchError: one keeps no units, or they are not the same.
-        OtherJudge: they are by two judges.
+        OtherJudge: they are by two judges or machines.
     """
     for value in values[1:]:
         require_same_judge(values[0], value)

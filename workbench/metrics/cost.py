@@ -40,12 +40,13 @@ class TrainingSpeed(Metric):
                 method="median of the training log's entries; bootstrap over entries",
                 note=cost.device,
                 se=found.se,
+                by=cost.machine,
             )
         else:
             speed = Value(speed_name, None, better="higher", error="the training log holds no speeds")
         return [
             speed,
-            _count(seconds_name, cost.seconds, "s", "lower", cost.device),
+            _count(seconds_name, cost.seconds, "s", "lower", cost.device, cost.machine),
             _count(tokens_name, cost.tokens, "tokens"),
         ]
 
@@ -80,9 +81,10 @@ class SamplingSpeed(Metric):
                 n=count,
                 method=f"{how}; wall clock",
                 note=note,
+                by=drawn.machine,
             ),
             _count(calls_name, drawn.calls, "calls a sequence", "lower", note),
-            _count(seconds_name, drawn.seconds, "s", "lower", how),
+            _count(seconds_name, drawn.seconds, "s", "lower", how, drawn.machine),
         ]
 
 
@@ -114,7 +116,7 @@ class Latency(Metric):
             values.append(
                 Value(
                     f"latency_b{timed.batch}", found.value, found.low, found.high, better="lower", unit="s a batch",
-                    n=found.n, method=how, note=note, se=found.se, extra=extra,
+                    n=found.n, method=how, note=note, se=found.se, extra=extra, by=timed.machine,
                 )
             )  # fmt: skip
             low, high = (None if end is None else tokens / end for end in (found.high, found.low))
@@ -122,7 +124,7 @@ class Latency(Metric):
             values.append(
                 Value(
                     f"throughput_b{timed.batch}", tokens / found.value, low, high, better="higher", unit="tokens/s",
-                    n=found.n, method=how, note=note, se=se, extra=extra,
+                    n=found.n, method=how, note=note, se=se, extra=extra, by=timed.machine,
                 )
             )  # fmt: skip
         return values
@@ -153,7 +155,9 @@ class Parameters(Metric):
         ]
 
 
-def _count(name: str, value: float | None, unit: str, better: Better = "neither", note: str = "") -> Value:
+def _count(
+    name: str, value: float | None, unit: str, better: Better = "neither", note: str = "", by: str = ""
+) -> Value:
     if value is None or not math.isfinite(value):
         return Value(name, None, better=better, unit=unit, error="not recorded")
-    return Value(name, value, better=better, unit=unit, n=1, note=note)
+    return Value(name, value, better=better, unit=unit, n=1, note=note, by=by)

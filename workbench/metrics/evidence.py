@@ -69,7 +69,8 @@ class Drawn(Texts):
     """Texts drawn from a model.
 
     ``seconds``: wall clock for all of them; ``calls``: network calls each sequence went through, averaged
-    over batches; ``batch``: sequences drawn at a time; ``sampler``: how, in words; ``device``: where.
+    over batches; ``batch``: sequences drawn at a time; ``sampler``: how, in words; ``device``: where;
+    ``machine``: its name, by which seconds are told apart.
     """
 
     seconds: float = math.nan
@@ -77,6 +78,7 @@ class Drawn(Texts):
     batch: int = 0
     sampler: str = ""
     device: str = ""
+    machine: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,8 @@ class Cost:
     """What a run took.
 
     ``tokens_per_second``: the training log's entries; ``seconds``: training's wall clock; ``tokens``: trained
-    on; ``parameters`` in all and ``parameters_non_embedding`` (without token and position embeddings).
+    on; ``parameters`` in all and ``parameters_non_embedding`` (without token and position embeddings); ``machine``:
+    the name of that which trained, where it is known.
     """
 
     tokens_per_second: Sequence[float] = ()
@@ -125,6 +128,7 @@ class Cost:
     parameters: int | None = None
     parameters_non_embedding: int | None = None
     device: str = ""
+    machine: str = ""
 
 
 class _Lazy(Generic[T]):

@@ -124,12 +124,12 @@ class CausalModel(Judge):
         x_BL = nn.utils.rnn.pad_sequence([torch.tensor(row.ids) for row in rows], batch_first=True).to(loaded.device)
         with torch.autocast(loaded.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             h_BLD = loaded.model.base_model(input_ids=x_BL, use_cache=False).last_hidden_state.float()
-            place = [(b, len(row.ids) - row.count - 1 + i) for b, row in enumerate(rows) for i in range(row.count)]
-            nats = np.zeros(0, dtype=np.float32)
-            if place:
-                b_R, l_R = torch.tensor(place, device=loaded.device).T
-                head = loaded.model.get_output_embeddings()
-                nats = next_token_nats(head, h_BLD[b_R, l_R], x_BL[b_R, l_R + 1])
+        place = [(b, len(row.ids) - row.count - 1 + i) for b, row in enumerate(rows) for i in range(row.count)]
+        nats = np.zeros(0, dtype=np.float32)
+        if place:
+            b_R, l_R = torch.tensor(place, device=loaded.device).T
+            head = loaded.model.get_output_embeddings()
+            nats = next_token_nats(head, h_BLD[b_R, l_R], x_BL[b_R, l_R + 1])
         pieces = np.split(nats, np.cumsum([row.count for row in rows])[:-1])
         return [
             Reading(piece, row.bytes, h_BLD[b, len(row.ids) - 1].cpu().numpy())

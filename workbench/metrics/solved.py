@@ -113,4 +113,6 @@ def _time(name: str, seconds: float, count: int, made: Attempts) -> Value:
     if not count:
         return Value(name, None, better="lower", unit="s", error="no attempt was right")
     note = ", ".join(text for text in (made.how, made.device) if text)
-    return Value(name, seconds / count, better="lower", unit="s", n=count, method="wall clock", note=note)
+    return Value(
+        name, seconds / count, better="lower", unit="s", n=count, method="wall clock", note=note, by=made.machine
+    )

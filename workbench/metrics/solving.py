@@ -30,8 +30,8 @@ class Attempts:
     ``solved_NKR``: whether the checker has accepted by the end of a round; ``calls_NKR``: network calls up to then, of
     the batches that an attempt was in (none after it is solved); ``broken_NK``: broken positions at the end;
     ``seconds_R``: wall clock of all attempts up to the end of a round; ``batch``: attempts drawn at a time; ``how``:
-    the sampler and the strategy in words; ``device``: where; ``key``: digest of the puzzles: runs with the same key
-    are compared puzzle by puzzle.
+    the sampler and the strategy in words; ``device``: where; ``machine``: its name, by which seconds are told apart;
+    ``key``: digest of the puzzles: runs with the same key are compared puzzle by puzzle.
     """
 
     solved_NKR: Mask
@@ -41,6 +41,7 @@ class Attempts:
     batch: int = 0
     how: str = ""
     device: str = ""
+    machine: str = ""
     key: str = ""
 
 

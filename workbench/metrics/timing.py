@@ -24,7 +24,10 @@ class Timing(Section):
 
 @dataclass(frozen=True)
 class Timed:
-    """Draws of ``batch`` sequences of ``length`` tokens: ``seconds`` of each, ``calls`` of the network in one."""
+    """Draws of ``batch`` sequences of ``length`` tokens: ``seconds`` of each, ``calls`` of the network in one.
+
+    ``how`` and ``device`` in words; ``machine``: its name, by which seconds are told apart.
+    """
 
     batch: int
     length: int
@@ -32,3 +35,4 @@ class Timed:
     calls: float
     how: str = ""
     device: str = ""
+    machine: str = ""

@@ -64,9 +64,9 @@ class Value:
     ``relation``: "≤" where the figure is an upper bound. ``real``: the same figure on held-out text; ``calibration``:
     on what no model wrote, by name (`SHUFFLED`, `INDEPENDENT`): what the figure, or its judge, can tell apart.
     ``by``: who measured, where it is not the figure's own formula: the digest of a judge (weights, precision), the
-    version of a package; figures by others are not compared. ``extra``: named numbers that belong to it. ``method``
-    and ``note`` say how and with what reserve. ``error``: why there is no value. ``units``: what it is made of, for
-    comparisons in pairs.
+    version of a package, the machine whose seconds they are; figures by others are not compared. ``extra``: named
+    numbers that belong to it. ``method`` and ``note`` say how and with what reserve. ``error``: why there is no value.
+    ``units``: what it is made of, for comparisons in pairs.
     """
 
     name: str
@@ -88,6 +88,11 @@ class Value:
     error: str = ""
     by: str = ""
     units: Units | None = None
+
+    @property
+    def timed(self) -> bool:
+        """Whether it is of the clock: seconds, or something a second."""
+        return "s" in self.unit.replace("/", " ").split()
 
     def as_data(self) -> dict[str, Any]:
         """Plain data for JSON: no number that is not finite, no field at its default."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from workbench.grid.status import Standing
 
 
-TWO_JUDGES = "its repetitions are by two judges; evaluate them by the same"
+TWO_JUDGES = "its repetitions are by two judges or on two machines; evaluate them by the same"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ UNITS = "one training each; over {n} common units, in pairs, bootstrap: sampling
 APART = "one training each; from both standard errors: sampling error, not that of training"
 ROUNDING = 1e-12
 """Contrasts that spread by less than this share of the figures spread by rounding alone."""
-OTHER = "by two judges, or not by one that is known: not compared; evaluate all by the same"
+OTHER = "by two judges or on two machines, or not by one that is known: not compared; evaluate all by the same"
 BARE = "one repetition without standard errors: no interval"
 
 
@@ -67,7 +67,7 @@ class Contrast:
 def contrast(terms: Sequence[Term], log: bool = False) -> Contrast | None:
     """A contrast of figures, of their logarithms where ``log``: paired by repetition where there are several, by common
     units where there are any, else from standard errors. None where a figure was not measured in any one repetition;
-    nan where figures are by two judges.
+    nan where figures are by two judges or on two machines.
     """
     found = [term.arm.values(term.figure) for term in terms]
     common = [key for key in found[0] if all(key in values for values in found)]

@@ -20,7 +20,7 @@ UNTESTED = "not tested for want of spread, and counted in the family after Holm"
 
 @dataclass(frozen=True)
 class Difference:
-    """An arm's figure minus the baseline's; nan where they are by two judges.
+    """An arm's figure minus the baseline's; nan where they are by two judges or on two machines.
 
     ``p``: of no difference, two-sided, None without a standard error; ``adjusted``: after Holm within the figure's
     family; ``relations``: of the arm's figure and of the baseline's to the true ones; ``detectable``: the smallest
@@ -86,8 +86,7 @@ def beside(runs: Sequence[Run]) -> Table:
 def moves(arms: Sequence[Arm], name: str) -> bool:
     """Whether a figure differs in more than what the machine made of it: times are told in the main table."""
     found = [value for arm in arms for value in arm.values(name).values()]
-    timed = any("s" in value.unit.split("/") for value in found)
-    return not timed and len({value.value for value in found}) > 1
+    return not any(value.timed for value in found) and len({value.value for value in found}) > 1
 
 
 def differences_table(found: Sequence[Difference], arms: Sequence[Arm], minus: str = "Arm minus baseline") -> Table:
@@ -124,7 +123,7 @@ def _cell(one: Difference | None, column: Column) -> Cell:
     if one is None:
         return Cell()
     if math.isnan(one.estimate.value):
-        return Cell("other judge", one.how)
+        return Cell("not comparable", one.how)
     text = _signed(column, one.estimate.value)
     details = []
     if one.estimate.low is not None and one.estimate.high is not None:

@@ -64,14 +64,15 @@ def frontier(arms: Sequence[Arm], wanted: Frontier, number: int) -> Plot | None:
     along = f" Lines go along {wanted.along}; labels are its arms." if wanted.along else ""
     caption = f"Bars: 95 % intervals.{along}" + (" Star: held-out text." if HELD_OUT in beside else "")
     caption += " Crosses: made of held-out text by chance." * bool(set(beside) - {HELD_OUT})
-    caption += f" Left out, by another judge than the first: {', '.join(strangers)}." if strangers else ""
+    if strangers:
+        caption += f" Left out, by another judge or on another machine than the first: {', '.join(strangers)}."
     name = f"frontier-{number}-{wanted.x}-{wanted.y}"
     legend = tuple(one.label for one in drawn)
     return Plot(name, f"{y_column.head} against {x_column.head}", caption, svg_of(figure, name), legend, SIGNS)
 
 
 def judged_alike(arms: Sequence[Arm], wanted: Frontier) -> tuple[list[Arm], list[str]]:
-    """The arms whose two figures are by the judges of the first that has both, and the labels of the others."""
+    """The arms whose two figures are by the judges and machines of the first that has both, and others' labels."""
     alike: list[Arm] = []
     others: list[str] = []
     judges: tuple[str, str] | None = None

@@ -76,7 +76,8 @@ def long_rows(arms: Sequence[Arm], axes: Sequence[str]) -> tuple[list[str], list
 def best_of(arms: Sequence[Arm], name: str) -> tuple[int | None, str]:
     """Which arm is best by a figure's own direction, or nearest to real text where it has none; and which it is.
 
-    None where that cannot be said: no direction and no real text, fewer than two arms with the figure, two judges.
+    None where that cannot be said: no direction and no real text, fewer than two arms with the figure, two judges
+    or machines.
     """
     figures = {i: value for i, arm in enumerate(arms) if (value := arm.figure(name)) and value.value is not None}
     if len(figures) < 2:

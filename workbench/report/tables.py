@@ -204,7 +204,7 @@ def reference_rows(
 def judges_told(
     figures: Iterable[tuple[str, Sequence[Value | None]]], columns: Sequence[Column]
 ) -> Iterator[str]:
-    """For each column whose figures are not all by one judge: who judged whom."""
+    """For each column whose figures are not all by one judge, or timed on one machine: by whom or where each is."""
     shown = list(figures)
     for at, column in enumerate(columns):
         by: dict[str, list[str]] = {}
@@ -213,8 +213,10 @@ def judges_told(
             if value is not None and value.value is not None:
                 by.setdefault(value.by or "unknown", []).append(label)
         if len(by) > 1:
-            told = "; ".join(f"{', '.join(labels)} by {judge}" for judge, labels in by.items())
-            yield f"{column.line}: figures by other judges are not to be compared: {told}."
+            timed = any(value is not None and value.timed for value in (values[at] for _, values in shown))
+            others, word = ("on other machines", "on") if timed else ("by other judges", "by")
+            told = "; ".join(f"{', '.join(labels)} {word} {judge}" for judge, labels in by.items())
+            yield f"{column.line}: figures {others} are not to be compared: {told}."
 
 
 def reference_cell(value: Value | None, column: Column, name: str) -> Cell:

@@ -22,7 +22,7 @@ def figure_of(arm: Arm, name: str) -> str:
 def gap(arm: Arm, name: str, found: Estimate, ratio: bool) -> str:
     """A difference with its interval; of logarithms, the ratio."""
     if math.isnan(found.value):
-        return "not compared: two judges"
+        return "not compared: two judges or machines"
     if ratio:
         return f"× {_exp(found.value):.3g}" + _interval(found, _exp, "")
     (column,) = columns_for([arm], [name])

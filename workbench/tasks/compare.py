@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +11,33 @@ import numpy as np
 from workbench.core.errors import WorkbenchError
 from workbench.metrics.paired import Paired, compare_right
 
-PATTERN = "samples_{task}_*.jsonl"
+NAME = r"samples_{task}_\d{{4}}-\d\d-\d\dT.*\.jsonl"
+"""Of a file of items: the task, then when it was asked. Another task's name may begin with this one's."""
 
 
 def items(folder: Path, task: str, metric: str = "acc") -> dict[str, float]:
     """An item's figure by the hash of its document, from the newest file of the task below ``folder``.
 
     Raises:
-        WorkbenchError: there is no such file, it has no such figure, or an item is in it twice.
+        WorkbenchError: there is no such file, it cannot be read or is empty, or it has no such figure.
     """
-    files = sorted(folder.rglob(PATTERN.format(task=task)), key=lambda file: file.name)
+    name_of_file = re.compile(NAME.format(task=re.escape(task)))
+    files = sorted(
+        (file for file in folder.rglob("samples_*.jsonl") if name_of_file.fullmatch(file.name)),
+        key=lambda file: file.name,
+    )
     if not files:
-        raise WorkbenchError(f"{folder} has no samples_{task}_….jsonl: run with --log_samples --output_path {folder}")
+        raise WorkbenchError(
+            f"{folder} has no samples_{task}_<date>.jsonl: run with --log_samples --output_path {folder}"
+        )
+    try:
+        text = files[-1].read_text(encoding="utf-8").removesuffix("\n")
+    except (OSError, ValueError) as error:
+        raise WorkbenchError(f"{files[-1]} cannot be read ({error})") from error
+    if not text:
+        raise WorkbenchError(f"{files[-1]} holds no items")
     found: dict[str, float] = {}
-    for number, line in enumerate(files[-1].read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # documents may hold other ends of lines
         try:
             record = json.loads(line)
             name, value = record["doc_hash"], float(record[metric])

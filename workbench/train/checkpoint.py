@@ -208,7 +208,7 @@ def load_weights(net: nn.Module, folder: Path, ema: bool = True, which: str = "l
     if which == "best":
         try:
             steps = [int(read_json(folder / BEST)["step"])]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{folder} names no best checkpoint; set train.best, or take the last one") from error
     elif which != "last":
         steps = [step for step in steps if str(step) == which]

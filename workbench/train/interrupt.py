@@ -30,9 +30,10 @@ class Break(BaseException):
 class Interrupts:
     """Which signal has arrived (0: none). A second one has its usual effect."""
 
-    def __init__(self) -> None:
-        """Nothing has arrived."""
-        self.number = 0
+    def __init__(self, once: bool = False) -> None:
+        """Nothing has arrived. ``once``: further ones are ignored, for a launcher forwards what a scheduler has sent to
+        all of its processes already."""
+        self.number, self.once = 0, once
         self._breakable = False
 
     @contextmanager
@@ -62,6 +63,7 @@ class Interrupts:
     def _arrive(self, number: int, frame: FrameType | None) -> None:
         self.number = number
         for each in SIGNALS:
-            signal.signal(each, signal.SIG_DFL if each is signal.SIGTERM else signal.default_int_handler)
+            usual = signal.SIG_DFL if each is signal.SIGTERM else signal.default_int_handler
+            signal.signal(each, signal.SIG_IGN if self.once else usual)
         if self._breakable:
             raise Break

@@ -29,13 +29,11 @@ from workbench.train.prefetch import ahead
 from workbench.train.progress import display
 from workbench.train.recompute import recompute_blocks
 from workbench.train.section import Train
+from workbench.train.stopping import SIGNAL, Stopping
 from workbench.train.stored import Checkpoint, taking_up
 from workbench.train.window import Update, Window
 
 LN2 = 0.6931471805599453
-SIGNAL = "a signal"
-TIME_IS_UP = 1000
-"""A reason to stop besides the numbers of signals."""
 
 
 class Trainer:
@@ -78,7 +76,8 @@ class Trainer:
         self.shell = self.shared.shell
         self.learner = Learner(self.shell.net, settings)
         self.checkpoints = Checkpoints(run.path / "ckpt", run.hash, settings.keep, self.parallel)
-        self.interrupts = Interrupts()
+        self.interrupts = Interrupts(once=self.parallel.world > 1)
+        self.stopping = Stopping(settings.minutes, self.interrupts, self.parallel)
         self.evaluations = Evaluations(evaluators, settings.best, self.interrupts, self.parallel.world == 1)
         self.window = Window(self.parallel)
         self.immediate = self.device.type == "cpu" or settings.skip_nonfinite > 0  # a GPU's loss is read late
@@ -117,10 +116,10 @@ class Trainer:
             self._make_up()
             batches = stack.enter_context(ahead(self._prepare, self.step, settings.steps, settings.prefetch))
             self._start_watch()
-            reason = self._stop_reason()
+            reason = self.stopping.reason(self.step, self.seconds)
             while not reason and (item := next(batches, None)) is not None:
                 self._update(*item)
-                reason = self._look(self._stop_reason())
+                reason = self._look(self.stopping.reason(self.step, self.seconds))
             if self.interrupts.number:
                 raise Interrupted(
                     f"stopped by a signal after {self.step} of {settings.steps} updates; all is saved in {run.path}. "
@@ -187,7 +186,7 @@ class Trainer:
     def _look(self, reason: str) -> str:
         """After an update: log, evaluate, save, as far as they are due. Why training stops here ("": it does not)."""
         settings, done = self.settings, self.step
-        last = done == settings.steps or (bool(reason) and not self.interrupts.number)
+        last = done == settings.steps or reason not in ("", SIGNAL)  # what processes agree on, no signal of this one
         due = self.evaluations.due(done, last)
         every = settings.checkpoint_every
         saving = last or bool(reason) or (every > 0 and done % every == 0)
@@ -257,19 +256,7 @@ class Trainer:
         """Begin a stretch that counts for tokens per second."""
         self.watch = (time.monotonic(), self.tokens)
 
-    # --- stopping, saving, going on -----------------------------------------------------------------------------
-
-    def _stop_reason(self) -> str:
-        """Why to stop now ("" for no reason). Several processes agree on it at the steps that are logged."""
-        if self.parallel.world > 1 and self.step % self.settings.log_every:
-            return ""
-        spent = self.settings.minutes > 0 and self.seconds >= 60 * self.settings.minutes
-        code = self.parallel.any(self.interrupts.number or TIME_IS_UP * spent)
-        if code == TIME_IS_UP:
-            return f"train.minutes: {self.settings.minutes:g} minutes are over"
-        if code:  # only then: a signal may have come since it was read
-            self.interrupts.number = code
-        return SIGNAL if code else ""
+    # --- saving, going on ----------------------------------------------------------------------------------------
 
     def _save(self) -> None:
         """Write a checkpoint, every process what it holds.

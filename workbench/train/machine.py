@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from workbench.core.errors import WorkbenchError
+from workbench.core.machines import cpu_name
 
 MEBI = 1 << 20
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -50,6 +51,14 @@ def choose_precision(wish: str, device: torch.device) -> tuple[str, str]:
                 return "bf16", f"this CPU has {title}"
         return "fp32", "this CPU has no bfloat16 matrix instructions"
     return "fp32", f"bfloat16 is not known to be faster on {device.type}"
+
+
+def name_of(device: torch.device | str) -> str:
+    """Whose seconds they are: the GPU's, or the processor's with the threads in use."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{cpu_name()}, {threads} thread{'s' * (threads > 1)}"
 
 
 def settle(threads: int, kept: bool = True) -> int:
@@ -99,14 +108,16 @@ class Machine:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def facts(self) -> dict[str, Any]:
-        """What the last bits of the weights depend on, for the checkpoint."""
-        return {"precision": self.precision, "threads": self.threads, "torch": torch.__version__}
+        """What the last bits of the weights depend on, for the checkpoint; ``name``: `name_of` the device."""
+        facts = {"precision": self.precision, "threads": self.threads, "torch": torch.__version__}
+        return {**facts, "name": name_of(self.device)}
 
     def go_on(self, facts: Mapping[str, Any]) -> list[str]:
         """Keep a checkpoint's precision; what to tell the reader where the last bits will differ."""
         self.precision, self.why = facts["precision"], "as before"
         now = self.facts()
-        changed = [f"{name} {facts[name]}, now {now[name]}" for name in now if facts[name] != now[name]]
+        before = {name: facts[name] for name in now if name in facts}  # checkpoints of before name no machine
+        changed = [f"{name} {before[name]}, now {now[name]}" for name in before if before[name] != now[name]]
         return [f"not to the last bit what an uninterrupted run gives: {'; '.join(changed)}"] if changed else []
 
     def __str__(self) -> str:

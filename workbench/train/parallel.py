@@ -62,29 +62,40 @@ class Parallel:
         return values
 
     def any(self, flag: int) -> int:
-        """The largest of the processes' flags, so that all of them do the same."""
+        """The largest of the processes' flags, so that all of them do the same; no GPU is waited for."""
         if self.world == 1:
             return flag
-        shared = torch.tensor(flag, device=f"cuda:{self.local}" if dist.get_backend() == "nccl" else "cpu")
+        shared = torch.tensor(flag)
         dist.all_reduce(shared, op=dist.ReduceOp.MAX)
         return int(shared.item())
 
     def wait(self) -> None:
         """Meet the other processes."""
-        if self.world > 1:
-            dist.barrier()
+        self.any(0)
 
 
-def join() -> Parallel:
-    """Join the processes that torchrun started (its environment says how many), or stay alone."""
+def join(device: str = "auto") -> Parallel:
+    """Join the processes that torchrun started (its environment says how many), or stay alone.
+
+    ``device``: what ``train.device`` says.
+
+    Raises:
+        WorkbenchError: this process has no GPU of its own, and is to train on one.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         return Parallel()
     rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
-    if torch.cuda.is_available():
+    on_gpu = torch.cuda.is_available() and device.partition(":")[0] in ("auto", "cuda")
+    if on_gpu:
+        if local >= (gpus := torch.cuda.device_count()):
+            raise WorkbenchError(
+                f"process {local + 1} of this machine has no GPU of its own: there are {gpus}; start no more processes "
+                "than that (--nproc-per-node, train.parallel.processes), or set train.device: cpu"
+            )
         torch.cuda.set_device(local)
     if not dist.is_initialized():
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
         dist.init_process_group(backend, store=_store(world), rank=rank, world_size=world, timeout=PATIENCE)
     return Parallel(rank, world, local)
 
