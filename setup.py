@@ -35,7 +35,6 @@ EXTRAS["test"] = [
     "pytest-xdist>=3.5",
     "pytest-timeout>=2.3",
     "hypothesis>=6.100",
-    "scipy>=1.11",
     "ruff>=0.8",
     "mypy>=1.13",
     "types-PyYAML",
@@ -69,6 +68,7 @@ setup(
         "tokenizers>=0.21",
         "rich>=13",
         "matplotlib>=3.8",
+        "scipy>=1.11",  # Student's law, power laws with their intervals
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["workbench = workbench.cli.main:main"]},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -120,6 +121,26 @@ def test_light_modules_stay_light(file):
     found = [
         f"{file}:{line}: {name}" for line, name in imports(parse(file), whole=False) if name.partition(".")[0] in heavy
     ]
+    assert found == []
+
+
+OPTIONAL = {"workbench/kernels/row_triton.py": {"triton"}, "workbench/tasks/model.py": {"lm_eval", "tqdm"}}
+"""Modules that are imported only where their package is there."""
+
+
+def test_what_modules_import_is_what_the_package_requires():
+    """Tests run beside much that a user does not have: an import of it at a module's head would not be seen."""
+    text = (ROOT / "setup.py").read_text(encoding="utf-8")
+    required = set(re.findall(r'^        "([a-z0-9-]+)[><=]', text.partition("install_requires")[2], re.MULTILINE))
+    assert {"torch", "pyyaml", "scipy"} <= required
+    named = {"yaml": "pyyaml", "annotated_types": "annotated-types"}
+    found = []
+    for file in FILES:
+        own = {*index.PACKAGES, *OPTIONAL.get(str(file.relative_to(ROOT)), ())}
+        for line, name in imports(parse(file), whole=False):
+            package = name.partition(".")[0]
+            if package not in sys.stdlib_module_names and package not in own:
+                found += [f"{file}:{line}: {package}"] * (named.get(package, package) not in required)
     assert found == []
 
 

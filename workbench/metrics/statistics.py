@@ -1,23 +1,20 @@
-"""Standard errors and intervals: ratio estimators, bootstrap, paired differences. Plain numpy, seeded."""
+"""Standard errors and intervals: ratio estimators, bootstrap, paired differences. Seeded."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from functools import lru_cache
 from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtr, stdtrit
 
 Floats = npt.NDArray[np.float64]
 LEVEL = 0.95
 """Coverage of every interval."""
 RESAMPLES = 2000
 """Bootstrap resamples."""
-LARGE = 10_000
-"""Degrees of freedom beyond which Student's law is the normal law to five digits."""
 _CHUNK = 1 << 22
 
 
@@ -44,29 +41,13 @@ def by_normal(value: float, se: float, n: int = 0) -> Estimate:
 
 
 def student_tail(t: float, df: int) -> float:
-    """P(T > t) of Student's law with a whole number of degrees of freedom (Abramowitz & Stegun 26.7.3, 26.7.4)."""
-    angle = math.atan(abs(t) / math.sqrt(df))
-    cosine, term, total = math.cos(angle), 1.0, 0.0
-    for k in range(df % 2 + 1, df, 2):  # 1 + (1/2) cos² + (1·3)/(2·4) cos⁴ … for even df; cos + (2/3) cos³ … for odd
-        total, term = total + term, term * cosine**2 * k / (k + 1)
-    within = math.sin(angle) * total if df % 2 == 0 else (angle + math.sin(angle) * cosine * total) * 2 / math.pi
-    tail = (1 - within) / 2
-    return tail if t >= 0 else 1 - tail
+    """P(T > t) of Student's law."""
+    return float(stdtr(df, -t))
 
 
-@lru_cache(maxsize=4096)
 def student_quantile(p: float, df: int) -> float:
-    """Quantile of Student's t by bisection of `student_tail`; beyond `LARGE` degrees of freedom the normal law's."""
-    if df > LARGE:
-        return NormalDist().inv_cdf(p)
-    beyond = 1 - max(p, 1 - p)
-    low, high = 0.0, 1.0
-    while student_tail(high, df) > beyond:
-        low, high = high, 2 * high
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if student_tail(middle, df) > beyond else (low, middle)
-    return math.copysign(high, p - 0.5)
+    """Quantile of Student's law."""
+    return float(stdtrit(df, p))
 
 
 def cluster_sums(values_N: Floats, cluster_N: npt.NDArray[np.int64] | None) -> Floats:
