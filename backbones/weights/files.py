@@ -122,9 +122,13 @@ def _wide(file: Path, name: str, value: Tensor) -> Tensor:
         raise WeightsError(f"{file}: {name} holds complex numbers")
     if not value.is_floating_point():
         return value
-    if not bool(value.isfinite().all()):
-        raise WeightsError(f"{file}: {name} holds numbers that are not finite")
-    return value.to(torch.float32)
+    try:
+        wide = value.to(torch.float32)
+    except RuntimeError as error:
+        raise WeightsError(f"{file}: {name} holds {value.dtype}, which is not read here") from error
+    if not bool(wide.isfinite().all()):  # asked of float32: not every narrow type knows
+        raise WeightsError(f"{file}: {name} holds numbers that are not finite in float32")
+    return wide
 
 
 def _config(file: Path) -> tuple[dict[str, Any], list[Path]]:

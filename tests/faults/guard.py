@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -28,7 +29,9 @@ from workbench.core.errors import WorkbenchError, in_words
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 RUNNING = {"os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile", "subprocess.Popen", "socket.connect"}
 CHANGING = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink", "os.chmod"}
-ELSEWHERE = ("/dev/", "/proc/")
+ELSEWHERE = ("/dev/", "/proc/", os.path.join(tempfile.gettempdir(), "torchinductor_"))  # torch makes the last on import
+OTHERS = ("git", "uname")
+"""Programs that are run without asking: for the state of the source, in a folder of its own; by Python's platform."""
 
 
 class TooLong(BaseException):
@@ -50,7 +53,7 @@ def _hear(event: str, args: tuple[Any, ...]) -> None:
     if not _watching:
         return
     home, seen = _watching[-1]
-    if event in RUNNING and args[0] != "git":  # which asks for the state of the source, in a folder of its own
+    if event in RUNNING and args[0] not in OTHERS:
         seen.append(f"{event} {args!r:.120}")
     elif event == "open" and isinstance(args[0], (str, bytes, os.PathLike)):
         if isinstance(args[2], int) and args[2] & WRITING:

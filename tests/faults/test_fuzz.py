@@ -151,6 +151,16 @@ def test_tensors_that_are_no_weights_are_told_by_name(tmp_path, value):
 # --- recipes and grids --------------------------------------------------------------------------------------------
 
 
+def test_narrow_floats_are_widened_and_held_to_be_finite(tmp_path):
+    """Not every narrow type can be asked whether it is finite: it is asked of what it is widened to."""
+    narrow = torch.tensor([0.5, 2.0]).to(torch.float8_e4m3fn)
+    torch.save({"a": narrow}, tmp_path / "whole.pt")
+    assert torch.equal(read_weights(tmp_path / "whole.pt")[0].state["a"], torch.tensor([0.5, 2.0]))
+    torch.save({"a": torch.tensor([0.5, torch.nan]).to(torch.float8_e4m3fn)}, tmp_path / "nan.pt")
+    with pytest.raises(WeightsError, match="not finite"):
+        read_weights(tmp_path / "nan.pt")
+
+
 def test_a_file_name_that_no_system_takes_is_told(tmp_path):
     for text in ('plugins: ["\\0.py"]', 'start: {recipe: "\\0"}'):
         (tmp_path / "r.yaml").write_text(text)
