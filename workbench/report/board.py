@@ -92,8 +92,7 @@ def of_grid(planned: Planned, found: Sequence[Standing], runs: Mapping[Path, Run
         if one.run is None:
             continue
         labels = one.cell.arm.labels
-        compared = [label for axis, label in labels.items() if axis not in over]
-        arm = " · ".join(["baseline"] if one.cell.arm.baseline else compared) or "all"
+        arm = one.cell.arm.row(over)
         place = _place(arms.setdefault(arm, len(arms)), arm)
         repetition = _plain(" ".join(label for axis, label in labels.items() if axis in over)) or "0"
         settings = {axis: labels.get(axis, "–") for axis in planned.grid.axes}

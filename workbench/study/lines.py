@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -74,13 +74,12 @@ class BelowLine(Claim):
         line = sorted((known[label] for label in self.line), key=lambda place: place.x)
         found = [(arm, self._gap(known[arm.label], line)) for label in self.arms if (arm := arm_of(arms, label))]
         words = "; ".join(self._words(arm, known[arm.label], line, one) for arm, one in found)
-        compared = [one for _, one in found if isinstance(one, Contrast)]
-        p_for, p_against = [one.p_below() for one in compared], [one.p_above() for one in compared]
-        spare = [1.0] * (len(found) - len(compared))  # an arm compared with nothing stays in the family
-        for_all = None if spare or None in p_for else max(p for p in p_for if p is not None)
-        against = [*(1.0 if p is None else p for p in p_against), *spare]
-        answer = decided(1.0 if for_all is None else for_all, min(holm(against)))
-        return Verdict(answer, words, f"below the line at the same {self.at}, 5 %; {self._errors(known)}")
+        pairs = [(one.p_below(), one.p_above()) if isinstance(one, Contrast) else (None, None) for _, one in found]
+        # an arm that is compared with nothing bears nothing out, refutes nothing, and stays in the family
+        p_for, p_against = ([1.0 if p is None else p for p in side] for side in zip(*pairs, strict=True))
+        errors = "from standard errors over repetitions" if any(place.df for place in known.values()) else APART
+        answer = decided(max(p_for), min(holm(p_against)))
+        return Verdict(answer, words, f"below the line at the same {self.at}, 5 %; {errors}")
 
     def _gap(self, place: Point, line: Sequence[Point]) -> Contrast | str:
         """ln figure minus the line's at the same place; or why there is none."""
@@ -102,9 +101,6 @@ class BelowLine(Claim):
             return f"{words}, {found}"
         there = math.exp(place.y - found.estimate.value)
         return f"{words}, the line {there:.4g} there: {gap(arm, self.figure, found.estimate, ratio=True)}"
-
-    def _errors(self, known: Mapping[str, Point]) -> str:
-        return APART if not any(place.df for place in known.values()) else "from standard errors over repetitions"
 
     def _place(self, arm: Arm) -> Point | None:
         x, y = arm.figure(self.at), arm.figure(self.figure)
