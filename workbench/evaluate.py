@@ -201,14 +201,15 @@ class Examiner:
         """A canvas filled ``batch`` sequences at a time."""
         found: list[Samples] = []
         count = len(canvas.seq_B)
-        for start in range(0, count, batch):
-            rows = slice(start, start + batch)
-            piece = Canvas(canvas.x_BL[rows], canvas.fixed_BL[rows], canvas.seq_B[rows])
+        with self.autocast():  # around all batches: what is kept of the weights for one serves the next
+            for start in range(0, count, batch):
+                rows = slice(start, start + batch)
+                piece = Canvas(canvas.x_BL[rows], canvas.fixed_BL[rows], canvas.seq_B[rows])
 
-            def heard(share: float, done: int = start, more: int = len(piece.seq_B)) -> None:
-                tell("samples", (done + share * more) / count)
+                def heard(share: float, done: int = start, more: int = len(piece.seq_B)) -> None:
+                    tell("samples", (done + share * more) / count)
 
-            found.append(self.draw(piece, heard, stream))
+                found.append(self.draw(piece, heard, stream))
         drawn = texts_of(np.concatenate([samples.tokens_BL.numpy() for samples in found]), self.model.tokenizer)
         return Drawn(
             tokens_NL=drawn.tokens_NL,

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_iter
 
 from graphs.absorbing import Absorbing
 from graphs.uniform import Uniform
+from workbench.kernels import head_gradients
 from workbench.kernels.rows import chunk_rows, fused_rows, head_rows, padded_rows, rows_values
 from workbench.processes.objectives import DenoisingRows, NextTokenRows, ScoreEntropy
 from workbench.processes.readouts import Plain, Readout, Scaled
@@ -129,7 +130,8 @@ def test_calibration_is_the_slack_of_the_score_sum():
     assert (nats[~live] == 0).all()
 
 
-def test_no_tensor_is_larger_than_one_chunk_of_the_vocabulary():
+@pytest.mark.parametrize("low", [False, True])
+def test_no_tensor_is_larger_than_a_chunk_or_two_of_the_vocabulary(low):
     class Largest(TorchDispatchMode):
         seen = 0
 
@@ -151,9 +153,11 @@ def test_no_tensor_is_larger_than_one_chunk_of_the_vocabulary():
     }
     function = DenoisingRows(graph, Scaled(vocab=vocab), ScoreEntropy())
     with Largest() as mode:
-        total, _, _ = fused_rows(head, h, torch.ones(rows), function, context, chunk)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=low):
+            total, _, _ = fused_rows(head, h, torch.ones(rows), function, context, chunk)
         total.backward()
-    assert mode.seen <= chunk * graph.states
+    # gradients in bfloat16 are brought together a few chunks at a time, in no more bytes than two chunks' outputs
+    assert mode.seen <= chunk * graph.states * (head_gradients.GROUP if low else 1)
 
 
 def test_autocast_keeps_scores_in_float32():
@@ -174,6 +178,34 @@ def test_autocast_keeps_scores_in_float32():
     assert torch.allclose(exact[1], low[1], rtol=0.03, atol=0.03)  # inputs may be rounded, outputs and sums are not
     want = torch.autograd.grad(exact[0], head.weight)[0]
     assert torch.allclose(head.weight.grad, want, rtol=0.05, atol=0.02 * float(want.abs().max()))
+
+
+@pytest.mark.parametrize("rows", [1, 16, 17, 32, 33, 96, 111])
+def test_chunks_brought_together_under_autocast_give_the_gradient_of_each(rows):
+    """Groups of chunks, whole and not, and slices of the vocabulary: one chunk of all rows is the yardstick."""
+    _, head, h, weight, function, context = _case(True, rows, torch.float32)
+    found = []
+    for chunk, piece in ((rows, head_gradients.CPU_SLICE_BYTES), (16, 4 * DIM * 5), (16, 1)):
+        with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", dtype=torch.bfloat16):
+            patch.setattr(head_gradients, "CPU_SLICE_BYTES", piece)
+            total, _, _ = fused_rows(head, h.requires_grad_(), weight, function, context, chunk)
+            found.append(torch.autograd.grad(total, [h, head.weight, head.bias]))
+    for due, *others in zip(*found, strict=True):
+        for got in others:
+            assert torch.allclose(got, due, rtol=0.02, atol=0.01 * float(due.abs().max()))
+
+
+def test_a_factor_on_the_loss_reaches_the_gradient():
+    _, head, h, weight, function, context = _case(True, 20, torch.float64)
+    grads = []
+    for factor in (1.0, 0.25):
+        total, _, _ = fused_rows(head, h.requires_grad_(), weight, function, context, 8)
+        grads.append(torch.autograd.grad(total * factor, [h, head.weight, head.bias]))
+    total, _, _ = fused_rows(head, h, weight, function, context, 8, over=4)
+    grads.append(torch.autograd.grad(total, [h, head.weight, head.bias]))
+    for whole, quarter, divided in zip(*grads, strict=True):
+        torch.testing.assert_close(quarter, whole * 0.25)
+        torch.testing.assert_close(divided, quarter)
 
 
 def test_padding_always_leaves_rows_for_the_head():

@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from workbench.kernels import few_rows
+from workbench.kernels.head_gradients import HeadGradients
 from workbench.kernels.precision import full_precision, relaxed_products
 from workbench.kernels.products import linear
 from workbench.kernels.row_passes import kernel_for, plan_for
@@ -78,10 +80,11 @@ def head_rows(head: nn.Linear, h_RD: Tensor) -> Tensor:
     Every use of a head goes through here. On CUDA under autocast the product is taken in the autocast type with
     float32 accumulation *and output*; rounding scores to bfloat16 would cost 1–2 % of each score.
     """
+    out_RS = few_rows.product(head, h_RD)
+    if out_RS is not None:
+        return out_RS
     low = _low_dtype(h_RD, head.weight)
     with full_precision(h_RD):
-        if low == head.weight.dtype:
-            return linear(h_RD.to(low), head.weight, head.bias)
         return _product(h_RD, head.weight, head.bias, low)
 
 
@@ -112,13 +115,16 @@ def fused_rows(
     function: RowFunction,
     context: dict[str, Tensor],
     chunk: int,
+    over: float = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(Σ_r weight_r · nats_r with gradient, nats_R, aux_RK), the last two detached.
+    """(Σ_r weight_r · nats_r / ``over`` with gradient, nats_R, aux_RK), the last two detached.
 
-    ``context`` values are per-row tensors; the gradient flows to ``h_RD`` and the head's parameters only.
+    ``context`` values are per-row tensors; the gradient flows to ``h_RD`` and the head's parameters only. Divided
+    here, a mean costs nothing; divided afterwards, one more pass over the gradient of the head.
     """
     bias = head.bias if head.bias is not None else head.weight.new_zeros(0)
-    return _FusedRows.apply(h_RD, head.weight, bias, weight_R, function, context, chunk)
+    share_R = weight_R.to(torch.promote_types(weight_R.dtype, head.weight.dtype)) / over
+    return _FusedRows.apply(h_RD, head.weight, bias, share_R, function, context, chunk)
 
 
 class _FusedRows(torch.autograd.Function):
@@ -134,30 +140,27 @@ class _FusedRows(torch.autograd.Function):
         chunk: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         low = _low_dtype(h_RD, weight)
-        wants_h, wants_w, wants_b = ctx.needs_input_grad[:3]
-        wants_grad = wants_h or wants_w or wants_b
-        grad_h = torch.empty_like(h_RD) if wants_h else None
-        grad_w = torch.zeros_like(weight) if wants_w else None
-        grad_b = torch.zeros_like(bias) if wants_b and bias.numel() else None
-        weight_low = weight.to(low)
+        wants = ctx.needs_input_grad[:3]
+        gradients = HeadGradients(h_RD, weight, bias, wants, low, chunk) if any(wants) else None
         nats_R, aux_RK, total = [], [], weight.new_zeros(())
         with full_precision(h_RD):
             for start in range(0, h_RD.shape[0], chunk):
                 piece = slice(start, start + chunk)
+                weight_low = None if gradients is None else gradients.weight_low
                 out_RS = _product(h_RD[piece], weight, bias if bias.numel() else None, low, weight_low)
                 rows = {name: value[piece] for name, value in context.items()}
-                if not wants_grad:
+                if gradients is None:
                     nats, aux = function.values(out_RS, rows)
                 else:
-                    nats, aux, grad_low = _gradient(function, out_RS, rows, weight_R[piece], low, grad_b)
-                    if grad_h is not None:
-                        grad_h[piece] = grad_low @ weight_low
-                    if grad_w is not None:
-                        _accumulate(grad_w, grad_low, h_RD[piece].to(low))
+                    nats, aux, grad_RS = _gradient(function, out_RS, rows, weight_R[piece], low)
+                    gradients.take(grad_RS)
+                    del grad_RS
+                del out_RS  # not beside the next chunk's
                 total = total + (weight_R[piece].to(nats.dtype) * nats).sum()
                 nats_R.append(nats)
                 aux_RK.append(aux)
-        ctx.grads = (grad_h, grad_w, grad_b)  # made here, seen by nobody else: scaled in place below
+        # made here, seen by nobody else: scaled in place below
+        ctx.grads = (None,) * 3 if gradients is None else (gradients.h, gradients.weight, gradients.bias)
         nats, aux = torch.cat(nats_R), torch.cat(aux_RK)
         ctx.mark_non_differentiable(nats, aux)
         return total, nats, aux
@@ -167,37 +170,30 @@ class _FusedRows(torch.autograd.Function):
         if ctx.grads is None:
             raise RuntimeError("the fused rows' gradient can be taken once; compute the loss again")
         grads, ctx.grads = ctx.grads, None
+        # a pass over the head's gradient for nothing where the factor is 1; asking a GPU for it would wait for it
+        unscaled = grad_total.device.type == "cpu" and float(grad_total) == 1.0
         for grad in grads:
-            if grad is not None:
+            if grad is not None and not unscaled:
                 grad.mul_(grad_total.to(grad.dtype))
         return (*grads, None, None, None, None)
 
 
 def _gradient(
-    function: RowFunction,
-    out_RS: Tensor,
-    context: dict[str, Tensor],
-    weight_R: Tensor,
-    low: torch.dtype,
-    grad_b: Tensor | None,
+    function: RowFunction, out_RS: Tensor, context: dict[str, Tensor], weight_R: Tensor, low: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(nats_R, aux_RK, weighted gradient in the type ``low``) of a chunk; its sum over rows is added to ``grad_b``."""
+    """(nats_R, aux_RK, weighted gradient) of a chunk; a kernel gives it in the type ``low``."""
 
-    def own(out_RS: Tensor, weight_R: Tensor, sums: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def own(out_RS: Tensor, weight_R: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         nats, aux, grad_RS = function.values_and_grad(out_RS, context)
-        grad_RS.mul_(weight_R.to(grad_RS.dtype).unsqueeze(-1))
-        if sums is not None:
-            sums += grad_RS.sum(0)
+        return nats, aux, grad_RS.mul_(weight_R.to(grad_RS.dtype).unsqueeze(-1))
+
+    def own_low(out_RS: Tensor, weight_R: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        nats, aux, grad_RS = own(out_RS, weight_R)
         return nats, aux, grad_RS.to(low)
 
     plan = plan_for(function, context, out_RS)
-    kernel = None if plan is None else kernel_for(plan, own, out_RS, weight_R, low)
-    if kernel is None:
-        return own(out_RS, weight_R, grad_b)
-    nats, aux, grad_low = kernel(plan, out_RS, weight_R, low)
-    if grad_b is not None:
-        grad_b += grad_low.sum(0, dtype=grad_b.dtype)
-    return nats, aux, grad_low
+    kernel = None if plan is None else kernel_for(plan, own_low, out_RS, weight_R, low)
+    return own(out_RS, weight_R) if kernel is None else kernel(plan, out_RS, weight_R, low)
 
 
 def _low_dtype(h_RD: Tensor, weight: Tensor) -> torch.dtype:
@@ -215,15 +211,7 @@ def _product(
         weight_low = weight.to(low) if weight_low is None else weight_low
         out = torch.mm(h_RD.to(low), weight_low.t(), out_dtype=weight.dtype)
         return out if bias is None else out.add_(bias)
-    with relaxed_products(low != weight.dtype):
+    if low == weight.dtype:
+        return linear(h_RD.to(low), weight, bias)
+    with relaxed_products(True):
         return nn.functional.linear(h_RD.to(weight.dtype), weight, bias)
-
-
-def _accumulate(grad_w: Tensor, grad_low: Tensor, h_low: Tensor) -> None:
-    """grad_w += gradᵀ h, accumulated in grad_w's type."""
-    if grad_low.dtype == grad_w.dtype:
-        grad_w.addmm_(grad_low.t(), h_low)
-    elif grad_w.device.type == "cuda":
-        grad_w += torch.mm(grad_low.t(), h_low, out_dtype=torch.float32)
-    else:
-        grad_w += grad_low.t() @ h_low

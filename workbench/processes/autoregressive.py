@@ -76,8 +76,10 @@ class Autoregressive(Process):
     def _loss(self, net: Backbone, noised: Noised) -> Loss:
         h_RD = gather_features(features(net, noised.x_BL, None), noised.rows_R)
         context = {"target": noised.target_R}
-        total, _, _ = fused_rows(net.head, h_RD, noised.weight_R, self.rows, context, self.chunk)
-        return Loss(total / noised.tokens)
+        total, _, _ = fused_rows(
+            net.head, h_RD, noised.weight_R, self.rows, context, self.chunk, over=noised.tokens
+        )
+        return Loss(total)
 
     @torch.no_grad()
     def nll(

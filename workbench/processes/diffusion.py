@@ -132,7 +132,9 @@ class Diffusion(Process):
     def _loss(self, net: Backbone, noised: Noised) -> Loss:
         h_RD = gather_features(features(net, noised.x_BL, noised.sigma_B), noised.rows_R)
         context = {"x": noised.x_R, "target": noised.target_R, "sigma": noised.sigma_R}
-        total, nats_R, aux_RK = fused_rows(net.head, h_RD, noised.weight_R, self.rows, context, self.chunk)
+        total, nats_R, aux_RK = fused_rows(
+            net.head, h_RD, noised.weight_R, self.rows, context, self.chunk, over=noised.tokens
+        )
         weight_R = noised.weight_R.to(nats_R.dtype)
         counted_R = (weight_R > 0).to(nats_R.dtype)
         logs = {"bound/bucket": bucketed(nats_R * weight_R, noised.bucket_R, noised.bucket_tokens)}
@@ -141,7 +143,7 @@ class Diffusion(Process):
             counts.index_add_(0, noised.bucket_R, counted_R)
             for index, name in enumerate(self.objective.aux):
                 logs[f"{name}/bucket"] = bucketed(aux_RK[:, index] * counted_R, noised.bucket_R, counts)
-        return Loss(total / noised.tokens, logs)
+        return Loss(total, logs)
 
     def nll(
         self,

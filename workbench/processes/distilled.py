@@ -206,10 +206,12 @@ class Distilled(Around[Diffusion]):
         context = {"x": noised.x_R, "taught": taught_RD, "taught_sigma": noised.taught_R}
         context["sigma"] = cast("Tensor", noised.sigma_R)
         chunk = self.inner.chunk
-        total, nats_R, _ = fused_rows(net.head, h_RD, noised.weight_R, self.rows, context, chunk)
+        total, nats_R, _ = fused_rows(
+            net.head, h_RD, noised.weight_R, self.rows, context, chunk, over=noised.tokens
+        )
         weighted_R = nats_R * noised.weight_R.to(nats_R.dtype)
         return Loss(
-            total / noised.tokens, {"divergence/bucket": bucketed(weighted_R, noised.bucket_R, noised.bucket_tokens)}
+            total, {"divergence/bucket": bucketed(weighted_R, noised.bucket_R, noised.bucket_tokens)}
         )
 
     @torch.no_grad()
