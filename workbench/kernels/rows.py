@@ -22,7 +22,7 @@ from workbench.kernels.precision import full_precision, relaxed_products
 from workbench.kernels.products import linear
 from workbench.kernels.row_passes import kernel_for, plan_for
 
-CPU_CHUNK_BYTES = 24 << 20
+CPU_CHUNK_BYTES = 26 << 20
 """Bytes of one chunk × vocabulary buffer on a CPU. Smaller ones stay in the cache, but each adds to the gradient of
 the whole head."""
 DEVICE_CHUNK_BYTES = 512 << 20
