@@ -75,7 +75,7 @@ def template(
     Raises:
         WorkbenchError: an override that is not of the sampler, a text that does not fit, a run without weights.
     """
-    strays = [text for text in overrides if not text.startswith("sampler.")]
+    strays = [text for text in overrides if not text.startswith(("sampler.", "train.replay="))]
     if strays:
         raise WorkbenchError(f"sampling changes sampler settings only, as in sampler.steps=32; not {strays[0]!r}")
     if sum(given is not None and given != [] for given in (prefix, infill, list(fixed))) > 1:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -304,6 +307,66 @@ def test_the_network_is_as_before_whatever_happens():
         assert isinstance(net.forward, Replayer) and outer.recordings  # what was within has not ended it
         raise ZeroDivisionError
     assert "forward" not in vars(net) and not outer.recordings
+
+
+class FakeCuda:
+    """What `CudaGraphs` asks of torch.cuda, as a list of what was done on which stream."""
+
+    def __init__(self, monkeypatch, fails):
+        self.done, self.now, self.fails = [], "main", fails
+        capture = inspect.signature(torch.cuda.graph.__init__)
+
+        @contextmanager
+        def graph(*args, **named):
+            told = capture.bind(None, *args, **named).arguments
+            assert (told["pool"], told["stream"].name) == ("pool", "aside")
+            assert told["capture_error_mode"] == "thread_local"
+            self.now = "capturing"
+            yield
+            if self.fails:  # as torch's own: what follows, its return to the stream before, is left out
+                raise RuntimeError("capture failed")
+            self.now = "main"
+
+        for name, value in {
+            "graph_pool_handle": lambda: "pool",
+            "Stream": lambda device: FakeStream("aside", self),
+            "current_stream": lambda: FakeStream(self.now, self),
+            "set_stream": lambda stream: setattr(self, "now", stream.name),
+            "stream": self.on,
+            "device": lambda device: nullcontext(),
+            "CUDAGraph": lambda: SimpleNamespace(replay=lambda: self.done.append("replayed")),
+            "graph": graph,
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, value)
+
+    @contextmanager
+    def on(self, stream):
+        before, self.now = self.now, stream.name
+        yield
+        self.now = before
+
+
+class FakeStream:
+    def __init__(self, name, cuda):
+        self.name, self.cuda = name, cuda
+
+    def wait_stream(self, other):
+        self.cuda.done.append(f"{self.name} waits for {other.name}")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_capture_warms_up_aside_and_leaves_the_stream_as_it_was(monkeypatch, fails):
+    cuda = FakeCuda(monkeypatch, fails)
+    graphs, out = CudaGraphs(torch.device("cuda:0")), torch.ones(1)
+
+    def call():
+        cuda.done.append(f"called on {cuda.now}")
+        return out
+
+    with pytest.raises(RuntimeError, match="capture failed") if fails else nullcontext():
+        assert graphs.record(call)() is out
+    order = ["aside waits for main", "called on aside", "main waits for aside", "called on capturing", "replayed"]
+    assert cuda.done == order[: 4 if fails else 5] and cuda.now == "main"
 
 
 # --- on a GPU -----------------------------------------------------------------------------------------------------

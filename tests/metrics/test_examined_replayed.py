@@ -72,6 +72,8 @@ def test_a_recipe_can_do_without(smoke, tape) -> None:
     assert (before.hash, before.measured) == (after.hash, after.measured)
     examiner = open_trained(run.path, overrides=["train.replay=false"]).examiner()
     examiner.drawn(4, 2)
+    opened, canvas = template(run.path, ["train.replay=false"])
+    draw_texts(opened, canvas, 4, batch=2)
     assert not examiner.replay and not tape.records
 
 
