@@ -83,10 +83,13 @@ class SigmaVector(nn.Module):
         self.outer = nn.Linear(cond_dim, cond_dim)
 
     def forward(self, sigma: Tensor | None, h_BLD: Tensor) -> Tensor:
-        """c [B, 1, C] of σ [B], or [B, L, C] of σ [B, L]; no σ is σ = 0, the value a time-free network hears."""
+        """c [B, 1, C] of σ [B], or [B, L, C] of σ [B, L]; no σ is σ = 0, the value a time-free network hears.
+
+        One σ for all, or none, is one row [1, 1, C], which modulates a batch of any size, and in the same way.
+        """
         weight = self.inner.weight
         if sigma is None:
-            sigma = weight.new_zeros(h_BLD.shape[0])
+            sigma = weight.new_zeros(1)
         with full_precision(weight):
             sigma = sigma.to(weight.dtype).reshape(sigma.shape[0], -1, 1)
             angle = sigma * self.inv_period_F.to(weight.dtype)

@@ -75,7 +75,7 @@ def template(
     Raises:
         WorkbenchError: an override that is not of the sampler, a text that does not fit, a run without weights.
     """
-    strays = [text for text in overrides if not text.startswith("sampler.")]
+    strays = [text for text in overrides if not text.startswith(("sampler.", "train.replay="))]
     if strays:
         raise WorkbenchError(f"sampling changes sampler settings only, as in sampler.steps=32; not {strays[0]!r}")
     if sum(given is not None and given != [] for given in (prefix, infill, list(fixed))) > 1:
@@ -130,9 +130,10 @@ def draw_texts(opened: Opened, chosen: Template, count: int, first: int = 0, bat
     if not 0 <= first <= NUMBERS - count:
         raise WorkbenchError(f"--first numbers sequences from 0 to {NUMBERS - 1}; not {first}")
     examiner = opened.examiner()
-    found = [
-        examiner.draw(chosen.canvas(min(batch, count - start), first + start)) for start in range(0, count, batch)
-    ]
+    with examiner.drawing():
+        found = [
+            examiner.draw(chosen.canvas(min(batch, count - start), first + start)) for start in range(0, count, batch)
+        ]
     rows = np.concatenate([samples.tokens_BL.numpy() for samples in found])
     return DrawnTexts(
         spans=[_spans(row, chosen.tokens, opened.model.tokenizer) for row in rows.tolist()],

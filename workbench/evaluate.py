@@ -27,6 +27,7 @@ from workbench.data.section import Prepared
 from workbench.data.storage import DataError
 from workbench.data.windows import Blocks
 from workbench.kernels.precision import cast_once
+from workbench.kernels.replay import recorder_on, replaying
 from workbench.metrics.asking import Answered, Asking
 from workbench.metrics.base import (
     Continued,
@@ -84,7 +85,7 @@ class Examiner:
     """Gathers evidence about one model. ``device`` and ``precision`` ("fp32" or "bf16") are the network's.
 
     Without ``data`` it draws samples and nothing else. ``ask``: who asks downstream tasks; ``shards``: where pieces of
-    a likelihood are kept meanwhile.
+    a likelihood are kept meanwhile; ``replay``: whether it draws by passes that are replayed where that pays.
     """
 
     model: Model
@@ -97,6 +98,7 @@ class Examiner:
     cost: Cost = field(default_factory=Cost)
     ask: Callable[[Asking], Mapping[str, Answered]] | None = None
     shards: Shards = field(default_factory=Shards)
+    replay: bool = False
 
     def evidence(self, evaluation: Evaluation, tell: Tell = silent) -> Evidence:
         """What the evaluation's metrics look at, gathered when first asked for. Weights: those in the shell now."""
@@ -201,7 +203,7 @@ class Examiner:
         """A canvas filled ``batch`` sequences at a time."""
         found: list[Samples] = []
         count = len(canvas.seq_B)
-        with self.autocast():  # around all batches: what is kept of the weights for one serves the next
+        with self.drawing():
             for start in range(0, count, batch):
                 rows = slice(start, start + batch)
                 piece = Canvas(canvas.x_BL[rows], canvas.fixed_BL[rows], canvas.seq_B[rows])
@@ -234,11 +236,12 @@ class Examiner:
         found = []
         for at, batch in enumerate(timing.batches):
             seconds, calls = [], 0
-            for repeat in range(timing.repeats + 1):
-                drawn = self.draw(Canvas.blank(batch, self.model.length, first=repeat * batch), stream="timing")
-                seconds.append(drawn.seconds)
-                calls = drawn.calls
-                tell("timed draws", (at + (repeat + 1) / (timing.repeats + 1)) / len(timing.batches))
+            with self.drawing():
+                for repeat in range(timing.repeats + 1):
+                    drawn = self.draw(Canvas.blank(batch, self.model.length, first=repeat * batch), stream="timing")
+                    seconds.append(drawn.seconds)
+                    calls = drawn.calls
+                    tell("timed draws", (at + (repeat + 1) / (timing.repeats + 1)) / len(timing.batches))
             how, device = self.sampler.type_name, f"{self.device}, {self.precision}"
             where = (device, name_of(self.device))
             found.append(Timed(batch, self.model.length, seconds[1:], float(calls), how, *where))
@@ -246,9 +249,17 @@ class Examiner:
 
     def draw(self, canvas: Canvas, progress: Callable[[float], None] | None = None, stream: str = "sample") -> Samples:
         """Fill a canvas. ``stream``: whose random numbers."""
-        with self.autocast():
+        with self.drawing():
             view = self.model.process.view(self.model.shell)
             return self.sampler.draw(view, canvas, self.rng.child(stream), progress)
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """`autocast`, and passes that recur replayed. Around several draws they share casts and recordings, and the
+        weights stay what they are.
+        """
+        with self.autocast(), replaying(self.model.backbone, recorder_on(self.device) if self.replay else None):
+            yield
 
     def _data(self) -> Prepared:
         if self.data is None:

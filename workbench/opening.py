@@ -68,6 +68,7 @@ class Opened:
             cost_of(read_log(self.run.log), self.model, f"{self.device}, {self.precision}", self.trained_on),
             self._asked,
             Shards(self.run.shards, self.model.shell, {name: self.resolved.data[name] for name in KEPT_FOR}),
+            assemble.train_settings(self.resolved).replay,
         )
 
     def _asked(self, asking: Asking) -> Mapping[str, Answered]:

@@ -52,13 +52,14 @@ def attempts_at(
     calls_AR = np.zeros((total, strategy.rounds + 1))
     seconds_R = np.zeros(strategy.rounds + 1)
     broken_A = np.zeros(total, dtype=np.int64)
-    for start in range(0, total, solving.batch):
-        part = slice(start, start + solving.batch)
-        item_B = item_A[part]
-        tried = _tried(examiner, puzzle, strategy, tokens_NL[item_B], fixed_NL[item_B], key_A[part])
-        solved_AR[part], calls_AR[part], broken_A[part] = tried[:3]
-        seconds_R += tried[3]
-        tell(min(1.0, (start + solving.batch) / total))
+    with examiner.drawing():
+        for start in range(0, total, solving.batch):
+            part = slice(start, start + solving.batch)
+            item_B = item_A[part]
+            tried = _tried(examiner, puzzle, strategy, tokens_NL[item_B], fixed_NL[item_B], key_A[part])
+            solved_AR[part], calls_AR[part], broken_A[part] = tried[:3]
+            seconds_R += tried[3]
+            tell(min(1.0, (start + solving.batch) / total))
     shape = (len(tokens_NL), count)
     return Attempts(
         solved_NKR=solved_AR.reshape(*shape, -1),

@@ -34,6 +34,7 @@ GIVEN = "⟦⟧"
 def evaluators_of(resolved: Resolved, model: Model, data: Prepared, rng: Rng) -> list[Evaluator]:
     """Evaluations with a cadence as the trainer's callables."""
     corpus, sampler = assemble.data_of(resolved).corpus, assemble.sampler(resolved)
+    replay = assemble.train_settings(resolved).replay
 
     def evaluator(name: str, evaluation: Evaluation) -> Evaluator:
         def run(step: int, shell: nn.Module) -> Mapping[str, Any]:
@@ -41,7 +42,8 @@ def evaluators_of(resolved: Resolved, model: Model, data: Prepared, rng: Rng) ->
             # the trainer has set the precision for the evaluators it calls: autocast is on or off already
             precision = "bf16" if torch.is_autocast_enabled(device.type) else "fp32"
             whole = replace(model, shell=cast("Shell", shell))  # where rows are trained, a whole copy is looked at
-            examiner = Examiner(whole, data, corpus, sampler, rng.child(f"valid/{name}"), device, precision)
+            stream = rng.child(f"valid/{name}")
+            examiner = Examiner(whole, data, corpus, sampler, stream, device, precision, replay=replay)
             evidence = examiner.evidence(evaluation)
             return _figures(measure(evaluation.metrics, evidence)) | _texts(evaluation, evidence, model.tokenizer)
 

@@ -129,11 +129,12 @@ def test_blocks_begin_as_the_identity_and_the_head_at_zero():
 
 @pytest.mark.parametrize("conditioning", [AdaLN(), Added(), Unconditioned()], ids=lambda c: c.type_name)
 def test_who_hears_sigma(conditioning):
-    net = perturbed(Transformer(30, 29, 8, **SMALL, conditioning=conditioning)).eval()
+    net = perturbed(Transformer(30, 29, 8, **SMALL, conditioning=conditioning)).eval().double()
     x_BL = ids(30, 2, 8)
     with torch.no_grad():
-        low, high, none = net(x_BL, torch.zeros(2)), net(x_BL, torch.full((2,), 3.0)), net(x_BL)
-    assert torch.equal(low, none)  # no σ is σ = 0
+        low, high, none = net(x_BL, torch.zeros(1)), net(x_BL, torch.full((2,), 3.0)), net(x_BL)
+        assert torch.equal(low, none)  # no σ is σ = 0, one row of it whatever the batch
+        torch.testing.assert_close(low, net(x_BL, torch.zeros(2)))
     assert torch.equal(low, high) == isinstance(conditioning, Unconditioned)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from workbench.bench import bound, nets, run
+from tests.kernels.tape import Tape
+from workbench.bench import bound, nets, run, sampling
 from workbench.bench.base import Absent, Benchmark, Goal, Meter
 from workbench.bench.left_to_right import Gpt2Sampling, Gpt2Training
 from workbench.bench.lengths import Lengths
@@ -60,6 +61,20 @@ def test_medians_ratios_and_goals():
     assert ours["wanted"] == "≥ 3×, ≤ 0.5 of its memory" and ours["met"] is False
     assert rows["small", "ours"]["wanted"] == "< 0.1 s" and "wanted" not in rows["small", "plain"]
     assert found.absent == [{"case": "large, 2", "way": "theirs", "why": "no such package"}]
+
+
+def test_replayed_walks_are_those_that_launch_every_pass(monkeypatch):
+    """On CUDA; here a tape stands in for the graph. Same calls, same texts read."""
+    toy = Sampling(**Sampling.example())
+    (case,) = toy.cases("analytic, replayed")
+    with pytest.raises(Absent, match="on CUDA only, not on cpu"):
+        toy.measure("analytic, replayed", case, Meter(threads=1))
+    tape = Tape()
+    monkeypatch.setattr(sampling, "no_recorder", lambda device: None)
+    monkeypatch.setattr(sampling, "recorder_on", lambda device: tape)
+    plain, replayed = (toy.measure(way, case, Meter(threads=1)) for way in ("analytic", "analytic, replayed"))
+    assert tape.records == 1
+    assert all(plain[name] == replayed[name] for name in ("calls", "read", "scaled"))
 
 
 def test_goals_are_of_a_device():

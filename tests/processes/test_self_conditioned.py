@@ -17,9 +17,12 @@ from samplers.enumeration import law_of
 from samplers.lenses import SigmaHat
 from samplers.predictors.first_hitting import FirstHitting
 from samplers.self_conditioning import SelfConditioning
+from tests.kernels.test_precision import Casts
 from tests.samplers.toys import reverse
 from workbench.core.errors import WorkbenchError
 from workbench.core.rng import Rng
+from workbench.kernels.few_rows import FEW
+from workbench.kernels.precision import cast_once
 from workbench.processes.base import Shell
 from workbench.processes.diffusion import Diffusion
 from workbench.processes.estimators import MonteCarlo, Orders
@@ -235,3 +238,14 @@ def test_a_network_without_hints_keeps_its_hash():
     assert resolved.data["backbone"]["hints"] is False
     assert "hints" not in resolved.node.find("backbone").material()
     assert load(HEARING).node.find("backbone").material()["hints"] is True
+
+
+@torch.no_grad()
+def test_without_a_gradient_both_passes_of_all_looks_share_casts():
+    process, net = made(), network(dtype=torch.float32).eval().requires_grad_(False)
+    x_BL, sigma_B = torch.full((FEW, L), V), torch.full((FEW,), 0.7, dtype=torch.float64)
+    with cast_once(net), torch.autocast("cpu", torch.bfloat16), Casts(list(net.parameters())) as casts:
+        view = process.view(Shell(net))
+        for _ in range(3):
+            view.hinted(x_BL, sigma_B).log_score(torch.arange(FEW * L))
+    assert 0 < casts.seen <= len(list(net.parameters()))

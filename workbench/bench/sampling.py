@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from samplers.base import Canvas, Predictor
@@ -17,6 +18,7 @@ from workbench.core.bounds import Count, Natural, Positive
 from workbench.core.rng import Rng
 from workbench.core.spec import build, resolve
 from workbench.kernels.precision import cast_once
+from workbench.kernels.replay import no_recorder, recorder_on, replaying
 from workbench.processes.base import Shell
 
 RULES: dict[str, dict[str, Any]] = {
@@ -29,6 +31,8 @@ RULES: dict[str, dict[str, Any]] = {
     "ordered by confidence": {"type": "ordered", "order": {"type": "confidence"}},
 }
 """Predictors by the name of their way."""
+REPLAYED = {f"{name}, replayed": name for name in ("analytic", "normalised")}
+"""Ways whose passes are replayed, and the way beside which that tells something."""
 EVERYWHERE = 3
 """The first so many are measured at all numbers of steps, the others at the second (first_hitting takes one a token,
 whatever it is told)."""
@@ -48,6 +52,7 @@ class Sampling(Benchmark):
     would do better). ``calls``: network calls. ``network``: share of the time within the backbone, the head apart.
     ``read``: texts that it read as a share of all texts at all steps. Weights are random: no text, only its cost. Ours
     take the machine's precision, on CUDA bf16: what is wanted there is beside the published way in bf16 too.
+    *replayed*: passes that recur are CUDA graphs (`workbench.kernels.replay`), as where a run is sampled.
 
     Settings:
         batches: numbers of texts at a time
@@ -62,7 +67,7 @@ class Sampling(Benchmark):
 
     yardstick = "published fp32"
     besides = ("published bf16",)
-    ways = (*PUBLISHED, *RULES)
+    ways = (*PUBLISHED, *RULES, *REPLAYED)
     goals = (
         Goal("analytic", ratio=10.0, memory=1 / 3, case="batch 4, 16 steps"),
         Goal("normalised", ratio=25.0, memory=1 / 3, case="batch 4, 16 steps"),
@@ -96,13 +101,15 @@ class Sampling(Benchmark):
 
     def cases(self, way: str) -> Sequence[str]:
         """All numbers of steps, or the second."""
-        every = way in PUBLISHED or way in list(RULES)[:EVERYWHERE]
+        every = way in PUBLISHED or way in REPLAYED or way in list(RULES)[:EVERYWHERE]
         return [case for case, (_, steps) in self.named.items() if every or steps == self.second]
 
     def measure(self, way: str, case: str, meter: Meter) -> Mapping[str, float]:
         """Seconds of a batch of texts."""
         if way == "published bf16" and meter.precision != "bf16":
             raise Absent("bfloat16 is not what this machine would choose")
+        if way in REPLAYED and (reason := no_recorder(meter.device)):
+            raise Absent(reason)
         meter.settle()  # the published way too: without it most of its time would be page faults
         batch, steps = self.named[case]
         sizes = (self.vocab, self.length, self.dim, self.depth, meter.device, self.neighbours)
@@ -116,7 +123,9 @@ class Sampling(Benchmark):
                     dense.sample(net, batch, self.length, PUBLISHED_STEPS - 1)
                 found = {"seconds": took[0] / PUBLISHED_STEPS * (steps + 1), "calls": steps + 1.0, "scaled": 1.0}
             else:
-                found = self._walk(Walker(net, RULES[way], self.length, meter), batch, steps)
+                recorder = recorder_on(torch.device(meter.device)) if way in REPLAYED else None
+                with replaying(net, recorder):
+                    found = self._walk(Walker(net, RULES[REPLAYED.get(way, way)], self.length, meter), batch, steps)
         return {**found, "peak_mb": meter.peak_mb(), "tokens_per_second": batch * self.length / found["seconds"]}
 
     def _walk(self, walker: Walker, batch: int, steps: int) -> dict[str, float]:

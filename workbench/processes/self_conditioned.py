@@ -113,6 +113,9 @@ class Twice:
     def __call__(self, net: Backbone, x_BL: Tensor, sigma_B: Tensor | None) -> Tensor:
         """h_BLD of the second pass."""
         hint_BLD = self.hint(net, x_BL, sigma_B)
+        if torch.is_grad_enabled():
+            # older PyTorch keeps casts of weights made there, which carry no gradient, and takes them up in this pass
+            torch.clear_autocast_cache()
         return net(x_BL, sigma_B, hint_BLD=hint_BLD)
 
     @torch.no_grad()
@@ -128,8 +131,6 @@ class Twice:
         if self.real_R is not None:
             hint_RD = torch.where(self.real_R.unsqueeze(-1), hint_RD, 0.0)
         hint_ND = hint_RD.new_zeros(x_BL.numel(), hint_RD.shape[-1]).index_add_(0, rows_R, hint_RD)
-        # older PyTorch keeps casts of weights made here, which carry no gradient, and takes them up in the next pass
-        torch.clear_autocast_cache()
         return hint_ND.unflatten(0, x_BL.shape)
 
 

@@ -139,15 +139,16 @@ class Workbench(TemplateLM):
             self.scorer.cut += len(kept) < len(ids)
             groups.setdefault((len(head) + len(kept), more), []).append((index, head + kept))
         examiner = self.opened.examiner()
-        for (given, more), group in tqdm(sorted(groups.items(), reverse=True), disable=disable_tqdm):
-            for start in range(0, len(group), self.scorer.batch):
-                part = group[start : start + self.scorer.batch]
-                x_BL = torch.tensor([ids + [0] * more for _, ids in part])
-                fixed_BL = (torch.arange(given + more) < given).expand(len(part), -1).clone()
-                numbers = np.array([question(requests[index]) for index, _ in part])
-                rows = examiner.draw(Canvas(x_BL, fixed_BL, torch.from_numpy(numbers))).tokens_BL.tolist()
-                for (index, _), row in zip(part, rows, strict=True):
-                    drawn[index] = self._until(row[given:], requests[index].args[1].get("until", []))
+        with examiner.drawing():
+            for (given, more), group in tqdm(sorted(groups.items(), reverse=True), disable=disable_tqdm):
+                for start in range(0, len(group), self.scorer.batch):
+                    part = group[start : start + self.scorer.batch]
+                    x_BL = torch.tensor([ids + [0] * more for _, ids in part])
+                    fixed_BL = (torch.arange(given + more) < given).expand(len(part), -1).clone()
+                    numbers = np.array([question(requests[index]) for index, _ in part])
+                    rows = examiner.draw(Canvas(x_BL, fixed_BL, torch.from_numpy(numbers))).tokens_BL.tolist()
+                    for (index, _), row in zip(part, rows, strict=True):
+                        drawn[index] = self._until(row[given:], requests[index].args[1].get("until", []))
         return [drawn[index] for index in range(len(requests))]
 
     @property

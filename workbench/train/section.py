@@ -34,6 +34,8 @@ class Train(Section):
             all do); less memory for a third more time at most, the same numbers. 0 for none.
         compile: compile each block of the backbone with torch.compile; the first step then takes 10–60 s. The log
             counts the graphs: more after the first updates are compiled again.
+        replay: on CUDA, texts are drawn by passes that are recorded once a shape and launched as a whole (CUDA graphs),
+            where that was measured to be faster; the same texts. false: kernel by kernel.
         device: auto, cpu, cuda, cuda:1, …
         threads: CPU threads; 0 for as many as torch chooses.
         prefetch: batches prepared ahead by a thread; 0 for none. The batches are the same.
@@ -55,7 +57,7 @@ class Train(Section):
     immaterial = frozenset(
         (
             *("device", "prefetch", "log_every", "checkpoint_every", "keep", "best", "tensorboard", "loggers"),
-            *("parallel", "recompute"),
+            *("parallel", "recompute", "replay"),
         )
     )
     usual = {"optimizer": {"type": "adamw"}, "schedule": {"type": "warmup"}, "parallel": {"type": "ddp"}}
@@ -94,6 +96,7 @@ class Train(Section):
         precision: Literal["auto", "fp32", "bf16"] = "auto",
         recompute: Natural = 0,
         compile: bool = False,
+        replay: bool = True,
         device: str = "auto",
         threads: Natural = 0,
         prefetch: Natural = 2,
@@ -112,7 +115,7 @@ class Train(Section):
         self.optimizer, self.schedule, self.parallel = optimizer, schedule, parallel
         self.clip, self.ema = clip, ema
         self.precision, self.recompute, self.compile, self.device = precision, recompute, compile, device
-        self.threads, self.prefetch = threads, prefetch
+        self.replay, self.threads, self.prefetch = replay, threads, prefetch
         self.log_every, self.checkpoint_every, self.keep, self.best = log_every, checkpoint_every, keep, best
         self.skip_nonfinite, self.minutes = skip_nonfinite, minutes
         self.views = (*([TensorBoard()] if tensorboard else ()), *loggers)
