@@ -35,7 +35,7 @@ class Train(Section):
         compile: compile each block of the backbone with torch.compile; the first step then takes 10–60 s. The log
             counts the graphs: more after the first updates are compiled again.
         replay: on CUDA, texts are drawn by passes that are recorded once a shape and launched as a whole (CUDA graphs),
-            where that was measured to be faster; the same texts. false: kernel by kernel.
+            where that gives the same figures and was measured to be faster. false: kernel by kernel.
         device: auto, cpu, cuda, cuda:1, …
         threads: CPU threads; 0 for as many as torch chooses.
         prefetch: batches prepared ahead by a thread; 0 for none. The batches are the same.
@@ -96,7 +96,7 @@ class Train(Section):
         precision: Literal["auto", "fp32", "bf16"] = "auto",
         recompute: Natural = 0,
         compile: bool = False,
-        replay: bool = True,
+        replay: bool = False,
         device: str = "auto",
         threads: Natural = 0,
         prefetch: Natural = 2,
