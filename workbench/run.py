@@ -19,6 +19,7 @@ from typing import Any
 
 from workbench.core.errors import WorkbenchError
 from workbench.core.files import read_json, write_json, write_text
+from workbench.core.reading import is_yaml
 from workbench.core.secrets import plain_without_secrets
 from workbench.environment import environment
 from workbench.metrics.results import Results, ResultsError
@@ -120,7 +121,7 @@ class RunFolder:
 
     def _meant(self) -> str:
         """What somebody wanted who names a recipe, or the folder of all runs."""
-        if self.path.suffix in (".yaml", ".yml") and self.path.is_file():
+        if is_yaml(self.path) and self.path.is_file():
             return f"; it is a recipe, train it first: workbench train {self.path}"
         inside = sorted(self.path.glob("*/status"))
         return f"; it holds runs, name one of them: {inside[0].parent}" if inside else ""

@@ -185,12 +185,12 @@ def launcher(wish: str, workers: int | None) -> Launcher:
     from workbench.core.build import build
     from workbench.core.errors import RecipeError
     from workbench.core.index import import_parts
-    from workbench.core.reading import read_yaml
+    from workbench.core.reading import is_yaml, read_yaml
     from workbench.core.spec import resolve
     from workbench.launch.base import Launcher
 
     import_parts()
-    data = read_yaml(Path(wish)) if wish.endswith((".yaml", ".yml")) else {"type": wish}
+    data = read_yaml(Path(wish)) if is_yaml(wish) else {"type": wish}
     if workers is not None and isinstance(data, dict):
         data = {**data, "workers": workers}
     node, problems = resolve(Launcher, data, "launcher")
