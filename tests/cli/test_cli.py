@@ -243,6 +243,16 @@ def test_check_good_recipes(run):
     assert "FLOPs/token" in out
 
 
+def test_figures_are_never_broken_however_narrow_the_terminal(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    status, out, _ = run("check", SMOKE / "sedd.yaml", SMOKE / "gpt2.yaml", "--lengths", "32")
+    found = json.loads(run("check", SMOKE / "sedd.yaml", SMOKE / "gpt2.yaml", "--json")[1])["recipes"]
+    assert status == 0
+    words = out.split()
+    assert all(one["hash"] in words for one in found) and {"non-embedding", "FLOPs/token", "memory"} <= set(words)
+    assert max(map(len, out.splitlines())) <= 50
+
+
 def test_check_says_what_each_of_several_processes_holds(run):
     status, out, _ = run("check", SMOKE / "sedd.yaml", "--processes", "1,4", "--json")
     (found,) = json.loads(out)["recipes"]
