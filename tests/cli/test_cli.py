@@ -123,6 +123,17 @@ def test_listing_and_help_are_quick_and_import_no_torch():
     assert b"quickstart" in done.stdout
 
 
+def test_resolving_imports_torch_and_little_besides():
+    """Parts are classes of torch; its compiler and Triton are for those who count FLOPs or compile."""
+    code = "import sys; from workbench.cli.main import main; main(sys.argv[1:]); import workbench.evaluate"
+    words = [f"{code}; print(*sys.modules, sep='\\n')", "show", str(SMOKE / "sedd.yaml"), "--json"]
+    done = subprocess.run([sys.executable, "-c", *words], check=True, capture_output=True, text=True, cwd=ROOT)
+    loaded = set(done.stdout.splitlines())
+    assert "torch" in loaded
+    heavy = {"triton", "torch.utils.flop_counter", "torch._inductor", "torch._dynamo", "matplotlib", "transformers"}
+    assert not loaded & heavy
+
+
 def test_a_reader_that_leaves_is_no_error():
     line = f"{sys.executable} -m workbench list | head -n 1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=ROOT)
