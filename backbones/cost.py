@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from backbones.base import Backbone
 
@@ -46,6 +45,8 @@ def counted_flops_per_token(backbone: Backbone, length: int) -> float:
     It counts matrix products and attention, causal attention whole, and no sums of products formed otherwise
     (a selective scan, a convolution by shifted taps).
     """
+    from torch.utils.flop_counter import FlopCounterMode  # it imports Triton, which most commands do without
+
     device = next(backbone.parameters()).device
     x_BL = torch.zeros(1, length, dtype=torch.long, device=device)
     was_training = backbone.training

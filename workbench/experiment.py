@@ -110,13 +110,16 @@ def trained(run: RunFolder) -> bool:
 
 
 def stands(run: RunFolder) -> bool:
-    """Whether a trained run still has the weights of its last step, as they were written.
+    """Whether a trained run still has the weights of its last step, as they were written: those it is measured with.
+
+    Its optimizer is not asked for. A finished run is not gone on with: more steps are another recipe, hence another
+    run, and a recipe that begins with its weights (`start`) takes those alone.
 
     Raises:
         CheckpointError: they cannot be read now.
     """
     try:
-        read(run.ckpt / f"step-{int(run.read_status().get('step') or 0):08d}", ("model",))
+        read(run.ckpt / f"step-{int(run.read_status().get('step') or 0):08d}", ("model", "ema"))
     except Unreadable:
         raise
     except CheckpointError:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from backbones.base import Backbone
 from workbench.core.bounds import Count
 from workbench.core.errors import WorkbenchError
+from workbench.core.reading import is_yaml
 from workbench.metrics.judge import Judge, JudgeError, Passage, Reading
 from workbench.metrics.language_models import next_token_nats
 from workbench.opening import Opened, open_trained
@@ -23,8 +24,6 @@ from workbench.processes.views import features
 from workbench.recipe import load
 from workbench.run import RunFolder, find
 from workbench.train.checkpoint import weights_digest
-
-RECIPES = (".yaml", ".yml")
 
 
 @Judge.register("run")
@@ -86,7 +85,7 @@ class _Row:
 def _by_content(run: str) -> str:
     path = Path(run)
     try:
-        if path.suffix in RECIPES:
+        if is_yaml(path):
             return f"recipe {load(path).hash}"
         return f"weights {weights_digest(RunFolder(path).ckpt)}"
     except (WorkbenchError, OSError):
@@ -101,7 +100,7 @@ def _opened(run: str, runs: str) -> Opened:
         JudgeError: there is none, or it does not read left to right.
     """
     folder = Path(run)
-    if folder.suffix in RECIPES:
+    if is_yaml(folder):
         known = [found for found in find(load(folder).hash, runs) if found.finished]
         if not known:
             raise JudgeError(f"judge run: no finished run of {run} in {runs}; `workbench train {run}` makes it")

@@ -19,6 +19,7 @@ from typing import Any
 
 from workbench.core.errors import WorkbenchError
 from workbench.core.files import read_json, write_json, write_text
+from workbench.core.reading import is_yaml
 from workbench.core.secrets import plain_without_secrets
 from workbench.environment import environment
 from workbench.metrics.results import Results, ResultsError
@@ -105,14 +106,16 @@ class RunFolder:
         """
         try:
             facts = read_json(self.path / "status")
-            known = {**facts, "name": facts["name"], "hash": facts["hash"], "state": facts["state"]}
-            int(known.get("step") or 0)  # what sorts runs by it need not ask again
-            return known
+            for name in ("name", "hash", "state"):
+                if not isinstance(facts[name], str):
+                    raise TypeError(f"{name} is no text: {facts[name]!r:.80}")
+            steps = {name: int(facts[name] or 0) for name in ("step", "steps") if name in facts}
+            return {**facts, **steps}  # what sorts runs, or tells how far they are, need not ask again
         except (FileNotFoundError, NotADirectoryError):
             begun = (self.path / "resolved.yaml").is_file()
             lost = "; train its recipe again: what it holds is kept, and the file is made anew" * begun
             raise RunError(f"{self.path} is no run folder (it has no status file){lost or self._meant()}") from None
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, OSError) as error:
             raise RunError(
                 f"{self.path / 'status'} cannot be read ({error}); remove that file and train the recipe again: "
                 "what the run holds is kept"
@@ -120,7 +123,7 @@ class RunFolder:
 
     def _meant(self) -> str:
         """What somebody wanted who names a recipe, or the folder of all runs."""
-        if self.path.suffix in (".yaml", ".yml") and self.path.is_file():
+        if is_yaml(self.path) and self.path.is_file():
             return f"; it is a recipe, train it first: workbench train {self.path}"
         inside = sorted(self.path.glob("*/status"))
         return f"; it holds runs, name one of them: {inside[0].parent}" if inside else ""
@@ -270,8 +273,8 @@ def slug(name: str) -> str:
 
 def status_line(facts: Mapping[str, Any]) -> str:
     """A status in a few words: ``training 120/1000``, ``failed 40/1000: NonFinite: …``."""
-    done = f" {facts['step']}/{facts['steps']}" if "steps" in facts else ""
-    error = f": {facts['error'].splitlines()[0]}" if facts.get("error") else ""
+    done = f" {facts.get('step', 0)}/{facts['steps']}" if "steps" in facts else ""
+    error = f": {str(facts['error']).splitlines()[0]}" if facts.get("error") else ""
     return f"{facts['state']}{done}{error}"
 
 

@@ -185,6 +185,28 @@ def test_settings_and_names_are_checked():
     assert len(chosen([], quick=True)) == len(Benchmark.registered) >= 9
 
 
+def test_a_setting_without_a_name_is_that_of_the_only_benchmark_that_has_it():
+    (task,) = chosen(["lengths"], ["lengths=[16]"])
+    assert task.data["lengths"] == [16]
+    for own in ("lengths=[16]", "lengths.lengths=[16]"):
+        found = {task.name: task.data for task in chosen(["lengths", "packing"], [own])}
+        assert found["lengths"]["lengths"] == [16] and found["packing"] == chosen(["packing"])[0].data
+    assert {task.name: task.data for task in chosen([], ["small=true"], quick=True)}["lengths"]["small"] is True
+
+
+@pytest.mark.parametrize(
+    ("names", "word", "said"),
+    [
+        (["lengths", "scans"], "repeats=2", "lengths, scans have a setting 'repeats' each: .*lengths.repeats=2"),
+        (["lengths", "packing"], "lenghts=[16]", "none of lengths, packing has .* Did you mean 'lengths'"),
+        (["packing"], "lengths.lengths=[16]", r"'lengths' is not among those measured \(packing\); name it too"),
+    ],
+)
+def test_whose_setting_it_is_must_be_plain(names, word, said):
+    with pytest.raises(WorkbenchError, match=said):
+        chosen(names, [word])
+
+
 def test_a_way_runs_in_a_process_of_its_own_and_a_failure_is_told():
     (task,) = chosen(["sedd_bound"], quick=True)
     (case,) = task.made.cases("workbench")

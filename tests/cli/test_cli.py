@@ -123,6 +123,17 @@ def test_listing_and_help_are_quick_and_import_no_torch():
     assert b"quickstart" in done.stdout
 
 
+def test_resolving_imports_torch_and_little_besides():
+    """Parts are classes of torch; its compiler and Triton are for those who count FLOPs or compile."""
+    code = "import sys; from workbench.cli.main import main; main(sys.argv[1:]); import workbench.evaluate"
+    words = [f"{code}; print(*sys.modules, sep='\\n')", "show", str(SMOKE / "sedd.yaml"), "--json"]
+    done = subprocess.run([sys.executable, "-c", *words], check=True, capture_output=True, text=True, cwd=ROOT)
+    loaded = set(done.stdout.splitlines())
+    assert "torch" in loaded
+    heavy = {"triton", "torch.utils.flop_counter", "torch._inductor", "torch._dynamo", "matplotlib", "transformers"}
+    assert not loaded & heavy
+
+
 def test_a_reader_that_leaves_is_no_error():
     line = f"{sys.executable} -m workbench list | head -n 1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=ROOT)
@@ -241,6 +252,16 @@ def test_check_good_recipes(run):
     status, out, _ = run("check", *files)
     assert status == 0
     assert "FLOPs/token" in out
+
+
+def test_figures_are_never_broken_however_narrow_the_terminal(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    status, out, _ = run("check", SMOKE / "sedd.yaml", SMOKE / "gpt2.yaml", "--lengths", "32")
+    found = json.loads(run("check", SMOKE / "sedd.yaml", SMOKE / "gpt2.yaml", "--json")[1])["recipes"]
+    assert status == 0
+    words = out.split()
+    assert all(one["hash"] in words for one in found) and {"non-embedding", "FLOPs/token", "memory"} <= set(words)
+    assert max(map(len, out.splitlines())) <= 50
 
 
 def test_check_says_what_each_of_several_processes_holds(run):

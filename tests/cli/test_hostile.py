@@ -181,6 +181,19 @@ def test_a_checkpoint_that_is_passed_over_is_told(run, folder):
     assert "no usable checkpoint" in err
 
 
+def test_a_finished_run_needs_its_optimizer_no_more(run, folder):
+    """More steps are another recipe: a run of its own, which takes nothing of the finished one."""
+    last = sorted((folder / "ckpt").glob("step-*"))[-1]
+    (last / "optimizer.safetensors").write_bytes(b"x")
+    before = {path: path.read_bytes() for path in folder.rglob("*.safetensors")}
+    assert f"{folder} is trained already" in run("train", "r.yaml")[1]
+    assert "train the recipe with them, as a run of its own" in run("train", "--resume", folder, "train.steps=6")[2]
+    for words in (["eval", folder], ["train", "--resume", folder, "--no-eval"], ["train", "r.yaml", "train.steps=6"]):
+        assert run(*words)[0] == 0
+    assert {path: path.read_bytes() for path in folder.rglob("*.safetensors")} == before
+    assert len(list(folder.parent.glob("hostile-*"))) == 2
+
+
 def test_a_changed_recipe_is_not_trained_into_an_old_run(run, folder):
     kept = folder / "resolved.yaml"
     kept.write_text(kept.read_text().replace("steps: 4", "steps: 6"))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from workbench.core.reading import is_yaml
 from workbench.core.tree import TreeError, dump_yaml, load_tree, merge, override, read_yaml, stable_hash
 
 
@@ -17,6 +20,13 @@ def test_yaml_is_read_without_surprises():
         "g": [1e-3, 31, -3, 0.5, None, True], "no": None,
     }  # fmt: skip
     assert read_yaml("") is None
+
+
+def test_what_a_yaml_file_is_called_is_asked_in_one_place():
+    assert is_yaml("a.yaml") and is_yaml(Path("grids/b.yml")) and not is_yaml("yaml") and not is_yaml(Path("a.yaml.gz"))
+    package = Path(__file__).parents[2] / "workbench"
+    asking = [file.relative_to(package).as_posix() for file in package.rglob("*.py") if '".yml"' in file.read_text()]
+    assert asking == ["core/reading.py"]
 
 
 LAUGHS = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import tracemalloc
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from workbench.core.files import read_json
+from workbench.data import journal
 from workbench.data.base import Corpus, Ids, Split
 from workbench.data.bpe import Bpe
 from workbench.data.corpora import PythonDocs
@@ -77,6 +79,26 @@ def test_the_stream_is_the_documents_each_with_eos(tmp_path: Path, chunk: int) -
     tokens.verify()
     assert sorted(path.name for path in tokens.folder.iterdir()) == ["lock", "meta.json", "tokens.bin"]
     assert pack(Listed(TEXTS), Bytes(), "valid", tmp_path).ids.tolist() == [*b"valid", 256]
+
+
+@pytest.mark.parametrize("piece", [1, 7, 256])
+def test_the_stream_is_the_same_in_whatever_pieces_it_is_stored(tmp_path: Path, monkeypatch, piece: int) -> None:
+    whole = pack(Listed(TEXTS), Bytes(), "train", tmp_path / "whole", workers=0)
+    monkeypatch.setattr(journal, "PIECE", piece)
+    found = pack(Listed(TEXTS), Bytes(), "train", tmp_path / "pieces", workers=0)
+    assert found.ids.tolist() == STREAM and found.meta == whole.meta
+
+
+def test_a_document_as_large_as_a_file_is_not_copied_over_and_over(tmp_path: Path) -> None:
+    """Its text and its ids, eight bytes each, and what is stored at once; it was 20 bytes a character, now 10."""
+    text = "a b " * (2 << 20)
+    tracemalloc.start()
+    try:
+        pack(Listed([text]), Bytes(), "train", tmp_path, workers=0)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 13 * len(text)
 
 
 def test_a_document_cannot_inject_eos(tmp_path: Path) -> None:

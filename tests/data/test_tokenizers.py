@@ -7,15 +7,17 @@ import json
 import pickle
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import models, trainers
 
 from workbench.data.base import END_OF_TEXT, Tokenizer
-from workbench.data.bpe import Bpe, Gpt2, find_merges
+from workbench.data.bpe import Bpe, Gpt2, byte_level_engine, byte_of_letter, find_merges
 from workbench.data.contract import check_tokenizer
 from workbench.data.corpora import PythonDocs
 from workbench.data.storage import DataError
@@ -197,6 +199,24 @@ def test_bpe_training_is_deterministic_in_other_processes(documents: list[str]) 
 def test_bpe_refuses_a_text_too_small_for_its_vocabulary() -> None:
     with pytest.raises(DataError, match=r"only 2\d\d of 1024 tokens: set `vocab: 2\d\d`"):
         Bpe(1024).train(["the cat sat on the mat. the cat sat."])
+
+
+def test_bpe_learns_from_a_word_without_end_in_time_by_its_length(documents: list[str]) -> None:
+    """400,000 letters took more than half a minute; only what is learned from is cut, and only in such words."""
+    began = time.monotonic()
+    made = Bpe(280)
+    made.train(["acgt" * 100_000, "g" * 400_000])
+    assert time.monotonic() - began < 10
+    assert made.decode(made.encode("acgt" * 700)) == "acgt" * 700 and len(made.encode("g" * 2000)) < 100
+    plain = byte_level_engine(models.BPE())
+    trainer = trainers.BpeTrainer(
+        vocab_size=599, min_frequency=2, show_progress=False, initial_alphabet=sorted(byte_of_letter())
+    )
+    plain.train_from_iterator(documents, trainer)
+    plain.add_special_tokens([END_OF_TEXT])
+    other = Bpe(600)
+    other.train(documents)
+    assert json.loads(other.state()) == json.loads(plain.to_str())
 
 
 def test_bpe_learns_from_the_first_documents_only(documents: list[str]) -> None:

@@ -28,13 +28,13 @@ def hostile_texts(rng: random.Random, folder: Path, count: int) -> Iterator[Case
         ("t.txt", lambda: rng.randbytes(3000)),
         ("t.txt", lambda: b"a"),
         ("t.txt", lambda: b"\n" * 5000),
-        ("t.txt", lambda: b"x" * (30 * MB)),
+        ("t.txt", lambda: b"x" * (4 * MB)),
         ("t.txt", lambda: "\ufeff".encode() * 500),
         ("t.txt", lambda: b"\xed\xa0\x80" * 200),
         ("t.txt", lambda: "é\u202e\U0001f600\x1b[2J".encode() * 900),
         ("t.txt", lambda: b"<|endoftext|>" * 500),
         ("t.txt", lambda: b"\r\n".join(rng.randbytes(3).hex().encode() for _ in range(900))),
-        ("t.jsonl", lambda: b'{"text": "' + b"x" * (8 * MB) + b'"}'),
+        ("t.jsonl", lambda: b'{"text": "' + b"x" * (4 * MB) + b'"}'),
         ("t.jsonl", lambda: b"[" * 200_000),
         ("t.jsonl", lambda: b'{"text": 1e999}\n{"text": null}'),
         ("t.jsonl", lambda: b'{"text": "\\ud800"}\n' * 40),
@@ -44,11 +44,13 @@ def hostile_texts(rng: random.Random, folder: Path, count: int) -> Iterator[Case
         ("t.txt.gz", lambda: gzip.compress(b"ok text\n" * 999)[:-9]),
         ("t.txt.gz", lambda: torn(gzip.compress(b"ok text here\n" * 999), rng)),
         ("t.txt.gz", lambda: b"\x1f\x8b" + rng.randbytes(90)),
-        ("t.jsonl.gz", lambda: gzip.compress(b'{"text": "' + b"x" * (8 * MB) + b'"}')),
+        ("t.jsonl.gz", lambda: gzip.compress(b'{"text": "' + b"x" * (4 * MB) + b'"}')),
         ("t.txt.zst", lambda: rng.randbytes(90)),
         ("t.txt", lambda: torn(b"peace and war and peace\n" * 300, rng)),
     ]
     assert "corpus" in KINDS
+    whole = folder / "whole.txt"
+    whole.write_text("war and peace\n" * 300, encoding="utf-8")
     for number in range(count):
         name, make = makers[number % len(makers)] if number < 2 * len(makers) else rng.choice(makers[:18] + makers[-1:])
         separator = rng.choice([None, "\n", "\n\n", "\x00", " ", "e"])
@@ -57,14 +59,17 @@ def hostile_texts(rng: random.Random, folder: Path, count: int) -> Iterator[Case
         errors, length = rng.choice(["strict", "replace"]), rng.choice([1, 8, 64, 4096])
         tokenizer = Bpe(vocab=rng.choice([260, 300])) if rng.random() < 0.2 and number > 60 else Bytes()
 
+        valid = rng.choice([None, [str(whole)]])  # without a file held out most have no document to hold out
+
         def act(
-            name=name, make=make, separator=separator, errors=errors, length=length, tokenizer=tokenizer, number=number
-        ):
+            name=name, make=make, separator=separator, errors=errors, length=length, tokenizer=tokenizer, number=number,
+            valid=valid,
+        ):  # fmt: skip
             for old in folder.glob("t.*"):
                 old.unlink()
             file = folder / name
             file.write_bytes(make())
-            corpus = Text(paths=[str(file)], separator=separator, errors=errors)
+            corpus = Text(paths=[str(file)], valid=valid, separator=separator, errors=errors)
             made = Data(corpus, tokenizer, length).prepare(folder / f"cache{number}", workers=0)
             block = made.train[0]
             assert len(block) == length and block.min() >= 0 and block.max() < made.tokenizer.vocab

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.train.toy import trainer
+from tests.train.toy import ToyNet, trainer
 from workbench import experiment
 from workbench.core.errors import in_words
 from workbench.core.secrets import without_secrets
@@ -21,7 +21,7 @@ from workbench.environment import environment
 from workbench.metrics.judge import JudgeError
 from workbench.metrics.language_models import CausalLM
 from workbench.run import RunFolder
-from workbench.train.checkpoint import read
+from workbench.train.checkpoint import load_weights, read
 from workbench.train.log import read_log
 from workbench.train.loggers import TensorBoard
 
@@ -112,6 +112,19 @@ def test_a_trained_run_without_its_weights_does_not_stand(tmp_path):
     assert all(torch.equal(again[role][name], whole[role][name]) for role in whole for name in whole[role])
     shutil.rmtree(run.ckpt)
     assert not experiment.stands(run) and run.finished
+
+
+def test_a_trained_run_stands_by_what_it_is_measured_with(tmp_path):
+    """Averaged weights count, where it has them; its optimizer does not: nothing goes on from a run's end by it."""
+    made = trainer(tmp_path, steps=20)
+    made.fit()
+    run = RunFolder(made.run.path)
+    last = run.ckpt / "step-00000020"
+    (last / "optimizer.safetensors").write_bytes(b"x")
+    assert experiment.stands(run)
+    (last / "ema.safetensors").write_bytes(b"x")
+    assert not experiment.stands(run)
+    assert load_weights(ToyNet(), run.ckpt).step == 10, "it would be measured at another step than its end"
 
 
 # --- secrets ------------------------------------------------------------------------------------------------------

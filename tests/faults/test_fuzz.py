@@ -23,6 +23,8 @@ from workbench.data.section import Data
 from workbench.data.tokenizers import Bytes
 from workbench.grid.cells import plan
 from workbench.recipe import load
+from workbench.report.collect import collect
+from workbench.run import RunError, RunFolder, status_line
 from workbench.train import stored
 from workbench.train.checkpoint import STATE, CheckpointError, Checkpoints, Unreadable, digest, load_weights
 
@@ -117,6 +119,30 @@ def test_a_checkpoint_without_weights_is_damaged(ckpt):
     held.pop("model.safetensors")
     restated(ckpt / "step-00000020", files=held)
     assert load_weights(ToyNet(), ckpt).step == 10
+
+
+# --- run folders --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"name": {}}, {"name": 3}, {"hash": None}, {"state": []}, {"step": "x"}, {"steps": [1]}, {"step": 1e999}],
+)
+def test_a_status_that_no_run_writes_is_told(ckpt, changes):
+    status = ckpt.parent / "status"
+    status.write_text(json.dumps({**json.loads(status.read_text()), **changes}))
+    with pytest.raises(RunError, match="remove that file and train the recipe again"):
+        collect([ckpt.parent])
+
+
+def test_a_status_may_have_lost_how_far_the_run_is(ckpt):
+    status = ckpt.parent / "status"
+    facts = json.loads(status.read_text())
+    assert facts.pop("step") == facts["steps"] == 20
+    status.write_text(json.dumps({**facts, "error": 3}))
+    (found,) = collect([ckpt.parent])
+    assert found.state.endswith(" 0/20")
+    assert status_line(RunFolder(ckpt.parent).read_status()).endswith(" 0/20: 3")
 
 
 # --- weights to import --------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from workbench.metrics.contract import ByLetter, example_evidence
 from workbench.metrics.judge import Passage
 from workbench.metrics.judged import ContinuationNats, JudgePerplexity
 from workbench.metrics.mauve import ContinuationMauve, Mauve, states
-from workbench.metrics.statistics import Estimate
+from workbench.metrics.statistics import Estimate, by_normal
 from workbench.metrics.value import Units, Value
 from workbench.metrics.written import ContinuationDiversity
 
@@ -131,6 +131,9 @@ def test_families_equivalence_and_power() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert equivalence(Estimate(0.0, 0.1), 0.5).equivalent
     assert not equivalence(Estimate(0.45, 0.1), 0.5).equivalent
+    for margin, inside in ((0.29, False), (0.30, True)):  # 0.1 ± 0.196; at 5 % each 0.265 would do
+        found = equivalence(by_normal(0.1, 0.1), margin)
+        assert found.equivalent is inside and (by_normal(0.1, 0.1).high < margin) is inside
     assert equivalence(Estimate(0.2, 0.1), 0.5).p == pytest.approx(stats.norm.sf(3))
     due = (stats.t.ppf(0.975, 9) + stats.t.ppf(0.8, 9)) / math.sqrt(10)
     assert smallest_detectable(1.0, 10) == pytest.approx(due, rel=0.01)

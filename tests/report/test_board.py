@@ -82,12 +82,25 @@ def test_the_layout_goes_by_what_figures_are(pair, tmp_path):
         Value("bits", 1.0, better="lower"), Value("repeats", 0.1, real=0.2), Value("floor", 2.0, unit="bits/byte"),
         Value("speed", 9.0, better="higher", unit="tokens/s"), Value("asked", 8.0, better="lower", unit="calls a text"),
     ]  # fmt: skip
-    found = {part: [name for name in charts if "/" not in name] for part, charts in layout(values).items()}
-    assert found == {"quality": ["bits", "floor"], "diversity": ["repeats"], "cost": ["speed", "asked"]}
+    found = {part: [name for name in charts if name.startswith("final/")] for part, charts in layout(values).items()}
+    assert found == {
+        "quality": ["final/bits", "final/floor"], "diversity": ["final/repeats"],
+        "cost": ["final/speed", "final/asked"],
+    }  # fmt: skip
     Board(tmp_path / "board", of_runs(pair)).close()
     content = reader(tmp_path / "board" / "layout").Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
     parsed = layout_pb2.Layout.FromString(content)
     assert [category.title for category in parsed.category] == ["quality", "diversity", "cost"]
+
+
+def test_text_trained_on_held_out_and_final_figures_have_charts_of_their_own(pair):
+    values = [value for run in pair for value in run.results.values]
+    charts = layout(values, pair[0].logged())["quality"]
+    shown = ["train/bits_per_byte", "valid/bits_per_byte", "final/bits_per_byte"]
+    assert [name for name in charts if name.endswith("/bits_per_byte")] == shown
+    tags = [*pair[0].logged(), *(f"final/{value.name}" for value in values), "final/bits_per_byte_of_words"]
+    for name, (_, patterns) in charts.items():
+        assert {tag for tag in tags if any(re.match(pattern, tag) for pattern in patterns)} == {name}
 
 
 def test_a_board_shows_what_logs_gain(pair, tmp_path):

@@ -15,7 +15,7 @@ from rich.console import Console
 from workbench.core.errors import WorkbenchError
 from workbench.metrics.results import Results
 from workbench.metrics.value import Value
-from workbench.report import markdown, tables, words
+from workbench.report import markdown, tables, terminal, words
 from workbench.report.collect import collect, differing
 from workbench.report.curves import all_plots, alone
 from workbench.report.tables import main_table, print_table, significant
@@ -228,6 +228,37 @@ def test_terminal_table_shows_every_figure(pair: list[Path], width: int) -> None
     text = console.export_text()
     for shown in ("≤ 1.812 ± 0.015", "2.618", "≥ 30.8 %", "4.12", "95.4 %", "39,000", "3.42 M", "held-out text"):
         assert shown in text
+
+
+def shown_of_many(tmp_path: Path, width: int) -> str:
+    runs = [
+        make_run(tmp_path, f"arm {i} of the predictor normalised", digest=f"{i:016d}") for i in range(terminal.MANY + 3)
+    ]
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    print_table(runs, console)
+    return console.export_text()
+
+
+@pytest.mark.parametrize("width", [120, 80, 40])
+def test_many_runs_stay_one_table_that_says_what_it_leaves_out(tmp_path: Path, width: int) -> None:
+    text = shown_of_many(tmp_path, width)
+    assert all(text.count(f"arm {i} ") == 1 for i in range(terminal.MANY + 3)), "each run once"
+    assert "1.812" in text and "3.42 M" not in text
+    told = " ".join(text.partition("No room for: ")[2].split())
+    assert "size (parameters). All take" in told and "held-out bits/byte" not in told.partition("All take")[0]
+    room = int(told.partition("COLUMNS=")[2].split()[0])
+    whole = shown_of_many(tmp_path, room)
+    assert "No room" not in whole and whole.count("3.42 M") == terminal.MANY + 3
+    assert "No room" in shown_of_many(tmp_path, room - 30)
+
+
+def test_a_long_name_goes_on_below_before_a_table_is_turned(tmp_path: Path) -> None:
+    console = Console(width=60, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    columns = tuple(tables.Column(name, name, "", str) for name in ("one", "two"))
+    rows = tuple(tables.Row(f"{i} " + "name " * 12, tuple(map(tables.Cell, ("1,111", "2,222")))) for i in range(3))
+    terminal.show(tables.Table(columns, rows), console)
+    found = [line.split()[-2:] for line in console.export_text().splitlines() if "1,111" in line]
+    assert found == [["1,111", "2,222"]] * 3
 
 
 def test_terminal_names_are_no_markup(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tests.grid.files import SMOKE
 from tests.grid.made_up import arm, run
 from workbench.cli.main import main
 from workbench.core.errors import RecipeError
+from workbench.metrics.comparison import equivalence
 from workbench.metrics.value import Units, Value
 from workbench.report.contrasts import Term, contrast
 from workbench.study.base import Verdict, together
@@ -60,6 +61,15 @@ def test_alike_is_shown_not_assumed():
     assert answers(Alike, {"baseline": 10.0, "a": 10.1}, within=0.05) == "holds"
     assert answers(Alike, {"baseline": 10.0, "a": 10.1}, se=1.0, within=0.05) == "open"  # none seen is no proof
     assert answers(Alike, {"baseline": 10.0, "a": 11.0}, within=0.05) == "does not hold"
+
+
+@pytest.mark.parametrize("within", [0.028, 0.0295, 0.031])
+def test_alike_and_equivalence_go_by_the_interval_that_is_shown(within):
+    """0 ± 0.296: within 0.31, not within 0.28 nor 0.295, where two tests at 5 % each would find them alike."""
+    made = arms({"baseline": 10.0, "a": 10.0}, se=0.151 / 2**0.5)
+    found = contrast([Term(made[1], "x", 1.0), Term(made[0], "x", -1.0)]).estimate
+    holds = Alike(["x"], ["a"], within=within)(made).answer == "holds"
+    assert holds == (found.high < 10 * within) == equivalence(found, 10 * within).equivalent == (within == 0.031)
 
 
 def test_all_arms_must_hold_or_one_is_enough():

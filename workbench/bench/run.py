@@ -15,7 +15,7 @@ from workbench.bench.base import Absent, Benchmark, Goal, Meter
 from workbench.core.build import build
 from workbench.core.errors import WorkbenchError
 from workbench.core.loading import resolve_as
-from workbench.core.part import Section, did_you_mean
+from workbench.core.part import Section, did_you_mean, settings
 from workbench.core.tree import override
 
 TO = "to "
@@ -56,10 +56,11 @@ class Measured:
 
 
 def chosen(names: Sequence[str], overrides: Iterable[str] = (), quick: bool = False) -> list[Task]:
-    """Benchmarks by name (none: all), with ``name.setting=value`` set; ``quick``: at toy sizes.
+    """Benchmarks by name (none: all), with ``name.setting=value`` set, or ``setting=value`` of the only one that has
+    it; ``quick``: at toy sizes.
 
     Raises:
-        WorkbenchError: there is no such benchmark.
+        WorkbenchError: there is no such benchmark; it cannot be told whose setting is meant.
         RecipeError: with every setting that is wrong.
     """
     from workbench.core import index
@@ -71,11 +72,37 @@ def chosen(names: Sequence[str], overrides: Iterable[str] = (), quick: bool = Fa
             raise WorkbenchError(f"there is no benchmark {name!r}.{did_you_mean(name, known)}")
     asked = list(dict.fromkeys(names)) or sorted(known)
     tree = {name: {"type": name, **(known[name].example() if quick else {})} for name in asked}
-    one = f"{asked[0]}." if len(asked) == 1 else ""
-    words = [text if text.partition("=")[0].partition(".")[0] in tree else one + text for text in overrides]
+    words = [_of_whom(text, asked, known) for text in overrides]
     node = resolve_as(Suite, {"benchmarks": override(tree, words)}).node
     nodes = node.settings["benchmarks"]
     return [Task(name, nodes[name].as_data(), build(nodes[name]), quick) for name in asked]
+
+
+def _of_whom(text: str, asked: Sequence[str], known: Mapping[str, type[Benchmark]]) -> str:
+    """A word ``setting=value`` with the benchmark in front that it belongs to: the one that it names before a dot, the
+    only one asked for, or the only one of these that has such a setting.
+
+    Raises:
+        WorkbenchError: it names one that was not asked for; none has it, or several have.
+    """
+    path = text.partition("=")[0]
+    head, dot, _ = path.partition(".")
+    if dot and head in asked:
+        return text
+    setting = head.partition("[")[0]
+    owners = [name for name in asked if setting in settings(known[name])]
+    word, names = f"{text:.200}", ", ".join(asked)
+    if dot and head in known and not owners:
+        raise WorkbenchError(f"{word}: benchmark {head!r} is not among those measured ({names}); name it too")
+    if len(asked) == 1:
+        return f"{asked[0]}.{text}"
+    if not owners:
+        every = {setting for name in asked for setting in settings(known[name])}
+        raise WorkbenchError(f"{word}: none of {names} has a setting {setting!r:.80}.{did_you_mean(setting, every)}")
+    if len(owners) > 1:
+        whose = f"{', '.join(owners)} have a setting {setting!r} each"
+        raise WorkbenchError(f"{word}: {whose}: say whose is meant, as in {owners[0]}.{word}")
+    return f"{owners[0]}.{text}"
 
 
 def measure(

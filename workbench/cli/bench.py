@@ -13,7 +13,7 @@ from workbench.core.errors import WorkbenchError
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments."""
     parser.add_argument("names", nargs="*", help="benchmarks (default: all; `workbench list benchmark`)")
-    parser.add_argument("override", nargs="*", help="settings to change, as in training.repeats=5")
+    parser.add_argument("override", nargs="*", help="NAME.setting=value, or setting=value of the one that has it")
     parser.add_argument("--quick", action="store_true", help="toy sizes: seconds, and figures that say nothing")
     parser.add_argument("--rounds", type=int, help="processes of each way and case (default: 3; 1 with --quick)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")

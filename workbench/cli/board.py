@@ -34,13 +34,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the folder, start TensorBoard on it, and show what logs gain until it is ended."""
+    from workbench.core.reading import is_yaml
     from workbench.report.board import Board
 
     if importlib.util.find_spec("tensorboard") is None:
         raise WorkbenchError("TensorBoard is not installed: pip install tensorboard")
     if not args.no_start:
         _require_free(args.host, args.port)
-    members, out = _grid(args) if args.what[0].suffix in (".yaml", ".yml") else _runs(args)
+    members, out = _grid(args) if is_yaml(args.what[0]) else _runs(args)
     if not members:
         raise WorkbenchError(f"{args.what[0]}: nothing has been trained yet")
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(out), "--host", args.host]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.cli.places import plug_in
-from workbench.cli.tables import amount, print_json, print_rows
+from workbench.cli.tables import amount, print_figures, print_json
 from workbench.core.errors import RecipeError, WorkbenchError
 
 LONGEST, MOST = 1 << 24, 1 << 16
@@ -140,7 +140,7 @@ def _print_recipes(recipes: list[dict[str, Any]]) -> None:
             "recipe", "hash", "parameters", "non-embedding", "FLOPs/token", "in training", "tokens/step",
             "training memory", "vocab",
         )  # fmt: skip
-        print_rows(columns, rows)
+        print_figures(columns, rows)
     rows = [
         (
             found["file"],
@@ -153,7 +153,7 @@ def _print_recipes(recipes: list[dict[str, Any]]) -> None:
         for one in found.get("lengths", ())
     ]
     if rows:
-        print_rows(("recipe", "length", "FLOPs/token", "activations/token", "cache of a sequence"), rows)
+        print_figures(("recipe", "length", "FLOPs/token", "activations/token", "cache of a sequence"), rows)
     for found in good:
         _print_shares(found)
     for found in recipes:
@@ -180,4 +180,4 @@ def _print_shares(found: dict[str, Any]) -> None:
             "processes", "sequences", "parameters", "gradients", "optimizer", "average", "gathered", "activations",
             "logits", "all", "FLOPs/update",
         )  # fmt: skip
-        print_rows(columns, rows, f"{found['file']}: each process, in fp32")
+        print_figures(columns, rows, f"{found['file']}: each process, in fp32")

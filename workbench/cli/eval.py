@@ -11,7 +11,8 @@ from workbench.core.errors import WorkbenchError
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments."""
-    parser.add_argument("override", nargs="+", metavar="RUN", help="run folders; sampler and evaluations to change")
+    says = "run folders; sampler and evaluations to change, as in sampler.steps=32: kept beside the run's own figures"
+    parser.add_argument("override", nargs="+", metavar="RUN", help=says)
     parser.add_argument("--plugin", action="append", default=[], metavar="FILE", help="a plug-in file to load first")
     parser.add_argument("--json", action="store_true", help="print results.json's content instead of a table")
     add_places(parser)

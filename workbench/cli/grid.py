@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,6 @@ from workbench.core.errors import WorkbenchError
 if TYPE_CHECKING:
     from workbench.grid.cells import Cell, Plan
     from workbench.grid.folder import GridFolder
-    from workbench.grid.status import Standing
     from workbench.launch.base import Launcher
 
 EVERY = 10.0
@@ -59,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from workbench.grid.folder import GridFolder
     from workbench.grid.pace import timed
     from workbench.grid.status import standings
+    from workbench.grid.work import measure_again
     from workbench.study.plan import planned as plan
 
     if args.workers is not None and args.workers < 1:
@@ -84,27 +83,11 @@ def run(args: argparse.Namespace) -> int:
     folder = GridFolder.open(planned, args.grids)
     if args.retry:
         folder.forgive(planned.due)
-        _measure_again(standings(planned, folder, args.runs))
+        for one in measure_again(standings(planned, folder, args.runs)):
+            print(f"{one.cell.name}: figures that failed are the run's own: workbench eval {one.run.path}")
     if not _run_all(args, planned, folder, launcher(args.launcher, args.workers)):
         return 0  # the work goes on without us
     return _report(args, planned, folder)
-
-
-def _measure_again(found: Sequence[Standing]) -> None:
-    """Set aside figures some of which failed, so that they are due again; a run's own are `workbench eval`'s."""
-    from workbench.metrics.results import ResultsError
-    from workbench.report.collect import read_results
-
-    for one in found:
-        if one.figures is None or one.run is None:
-            continue
-        with contextlib.suppress(OSError, ValueError, ResultsError):
-            if not any(value.error for value in read_results(one.figures).values):
-                continue
-            if one.figures == one.run.results:
-                print(f"{one.cell.name}: figures that failed are the run's own: workbench eval {one.run.path}")
-            else:
-                one.figures.rename(one.figures.with_suffix(".failed"))
 
 
 def _run_all(args: argparse.Namespace, planned: Plan, folder: GridFolder, by: Launcher) -> bool:
@@ -185,12 +168,12 @@ def launcher(wish: str, workers: int | None) -> Launcher:
     from workbench.core.build import build
     from workbench.core.errors import RecipeError
     from workbench.core.index import import_parts
-    from workbench.core.reading import read_yaml
+    from workbench.core.reading import is_yaml, read_yaml
     from workbench.core.spec import resolve
     from workbench.launch.base import Launcher
 
     import_parts()
-    data = read_yaml(Path(wish)) if wish.endswith((".yaml", ".yml")) else {"type": wish}
+    data = read_yaml(Path(wish)) if is_yaml(wish) else {"type": wish}
     if workers is not None and isinstance(data, dict):
         data = {**data, "workers": workers}
     node, problems = resolve(Launcher, data, "launcher")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def show_plan(planned: Plan, networks: Sequence[Costed], workers: int, as_json: bool) -> None:
     """Print it, as tables or as data."""
-    from workbench.cli.tables import amount, print_json, print_rows
+    from workbench.cli.tables import amount, print_figures, print_json, print_rows
     from workbench.grid.folder import described
     from workbench.train.progress import clock
 
@@ -41,29 +41,29 @@ def show_plan(planned: Plan, networks: Sequence[Costed], workers: int, as_json: 
         [(cell.name, _trains(cell), cell.work[1][:8] if not cell.options else "chosen") for cell in planned.cells],
         f"{planned.name}: {len(planned.cells)} cells, {len(networks)} trainings",
     )
-    print_rows(
+    print_figures(
         (
             "training",
             "cells",
+            "time",
             "parameters",
             "non-embedding",
             "FLOPs/token",
             "tokens",
             "memory",
             "training FLOPs",
-            "time",
         ),
         [
             (
                 row["training"],
                 str(row["cells"]),
+                "?" if row["seconds"] is None else clock(row["seconds"]),
                 amount(row["parameters"]),
                 amount(row["non_embedding"]),
                 amount(row["flops_per_token"]),
                 amount(row["tokens"]),
                 amount(row["memory"]) + "B",
                 amount(row["flops"]),
-                "?" if row["seconds"] is None else clock(row["seconds"]),
             )
             for row in rows
         ],

@@ -26,10 +26,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the page beside its table as Markdown and data, and print the table. Nothing is trained or evaluated."""
     from workbench.cli.tables import console
+    from workbench.core.reading import is_yaml
     from workbench.report.tables import print_table
     from workbench.report.write import write_report
 
-    if any(path.suffix in (".yaml", ".yml") for path in args.run):
+    if any(map(is_yaml, args.run)):
         return _grid(args)
     written = write_report(args.run, args.out or Path("runs/report"))
     print_table(args.run, console(wide=None))
@@ -38,11 +39,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _grid(args: argparse.Namespace) -> int:
+    from workbench.core.reading import is_yaml
     from workbench.grid.folder import GridFolder
     from workbench.grid.status import standings
     from workbench.study.plan import planned as plan
 
-    if any(path.suffix not in (".yaml", ".yml") for path in args.run) or len(args.run) > 2:
+    if not all(map(is_yaml, args.run)) or len(args.run) > 2:
         raise WorkbenchError("report on a grid's file, on two (the second beside the first), or on run folders")
     plans = [plan(path) for path in args.run]
     folders = [GridFolder.open(planned, args.grids) for planned in plans]

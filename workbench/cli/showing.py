@@ -26,7 +26,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Tell a recipe, the schema, a kind and a part apart by their words."""
-    if args.what.endswith((".yaml", ".yml")):
+    from workbench.core.reading import is_yaml
+
+    if is_yaml(args.what):
         return _recipe(args)
     if args.what == "schema":
         return _schema(args)

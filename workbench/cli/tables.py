@@ -17,7 +17,8 @@ WIDE = 160
 
 
 def console(wide: int | None = WIDE) -> Console:
-    """Where commands print to; ``wide``: columns where that is no terminal (None: what rich takes)."""
+    """Where commands print to; ``wide``: columns where that is no terminal and the environment's ``COLUMNS`` says
+    nothing (None: what rich takes)."""
     from rich.console import Console
 
     class Piped(Console):
@@ -27,7 +28,8 @@ def console(wide: int | None = WIDE) -> Console:
             """Leave it to the entry point; rich ends the process with status 1."""
             raise BrokenPipeError
 
-    return Piped(width=None if sys.stdout.isatty() else wide, highlight=False, soft_wrap=False)
+    told = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Piped(width=None if told else wide, highlight=False, soft_wrap=False)
 
 
 def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
@@ -42,6 +44,22 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console().print(table)
+
+
+def print_figures(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+    """A table of figures, which are never broken: where they do not fit the terminal it is turned, or cut after the
+    columns that fit, as `workbench.report.terminal` does. The first column names the rows."""
+    from rich.text import Text
+
+    from workbench.report.tables import Cell, Column, Row, Table
+    from workbench.report.terminal import show
+
+    heads = [name.partition(" ") for name in columns[1:]]
+    figures = tuple(Column(head, head, rest, str) for head, _, rest in heads)
+    printer = console()
+    if title:
+        printer.print(Text(title, style="bold"))
+    show(Table(figures, tuple(Row(name, tuple(map(Cell, cells))) for name, *cells in rows)), printer)
 
 
 def print_json(data: Any) -> None:

@@ -19,10 +19,16 @@ BYTES = 1_000_000
 DEPTH = 50
 EXPANDED = 100_000
 DIGITS = 40
+ENDINGS = (".yaml", ".yml")
 
 
 class TreeError(WorkbenchError):
     """A file that is no recipe: where (file:line:column) and why."""
+
+
+def is_yaml(name: Path | str) -> bool:
+    """Whether a file's name says that it holds YAML: a recipe, a grid, a study, a launcher's settings."""
+    return str(name).endswith(ENDINGS)
 
 
 def read_yaml(source: Path | str, name: str = "text") -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from workbench.core.reading import DEPTH, TreeError, read_yaml
+from workbench.core.reading import DEPTH, TreeError, is_yaml, read_yaml
 
 __all__ = ["TreeError", "dump_yaml", "load_tree", "merge", "not_finite", "override", "read_yaml", "stable_hash"]
 
@@ -111,7 +111,7 @@ def _load(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     if "extends" not in data:
         return data
     parent = data.pop("extends")
-    if not isinstance(parent, str) or not parent.endswith((".yaml", ".yml")) or Path(parent).is_absolute():
+    if not isinstance(parent, str) or not is_yaml(parent) or Path(parent).is_absolute():
         raise TreeError(f"{path}: extends names one .yaml file, relative to this one; found {parent!r:.80}")
     target = path.parent / parent
     if not target.is_file():

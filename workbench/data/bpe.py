@@ -30,6 +30,8 @@ MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc
 MERGES_NAMES = ("vocab.bpe", "merges.txt")
 GPT2_HUB_NAMES = ("openai-community/gpt2", "gpt2")
 GPT2_VOCAB = 50_257
+LEARNED = 1000
+"""Letters of a word that merges are learned from at once: of one without end (DNA) it takes time by its square."""
 
 
 class ByteLevel:
@@ -119,6 +121,8 @@ class Bpe(Tokenizer):
         if self.ready:
             return
         engine = byte_level_engine(models.BPE())
+        words, pieces = engine.pre_tokenizer, tokenizers.Regex(f"(?m).{{{LEARNED}}}")
+        engine.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.Split(pieces, "isolated")])
         trainer = trainers.BpeTrainer(
             vocab_size=self.size - 1,
             min_frequency=2,
@@ -126,6 +130,7 @@ class Bpe(Tokenizer):
             initial_alphabet=sorted(byte_of_letter()),
         )
         engine.train_from_iterator(itertools.islice(documents, self.sample or None), trainer)
+        engine.pre_tokenizer = words
         engine.add_special_tokens([END_OF_TEXT])
         got = engine.get_vocab_size()
         if got != self.size:

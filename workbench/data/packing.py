@@ -15,13 +15,12 @@ cut off.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +28,8 @@ import numpy.typing as npt
 from workbench.core import files
 from workbench.core.files import write_json
 from workbench.core.plugins import plugin_version
-from workbench.data.base import Corpus, Ids, Progress, Split, Tokenizer
+from workbench.data.base import Corpus, Progress, Split, Tokenizer
+from workbench.data.journal import append, recover
 from workbench.data.storage import DataError, fingerprint, locked
 from workbench.data.workers import encode_chunks, threads
 
@@ -39,18 +39,6 @@ PROTOCOL = {"version": 1, "eos": "after every document", "bos": "none", "empty d
 one."""
 CHUNK = 4 << 20
 """Characters of text in a chunk: what is encoded at once, and lost at most by a kill."""
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """One line of the journal: ``read`` documents consumed, ``documents`` of them not empty, their ``tokens``
-    (eos counted) and ``bytes`` of UTF-8, and the SHA-256 of the tokens as stored."""
-
-    read: int
-    documents: int
-    tokens: int
-    bytes: int
-    sha256: str
 
 
 class Damaged(DataError):
@@ -198,7 +186,7 @@ def _write(
     dtype = np.dtype("<u2" if tokenizer.vocab <= 1 << 16 else "<u4")
     tokens, journal = folder / "tokens.bin", folder / "chunks.jsonl"
     made_of = corpus.digest()
-    chunks = _recover(tokens, journal, dtype)
+    chunks = recover(tokens, journal, dtype)
     read = sum(done.read for done in chunks)
     total = corpus.count(split)
     stage = f"packing {split}"
@@ -206,7 +194,7 @@ def _write(
     batches = _batches(corpus.documents(split, read), chunk)
     with tokens.open("ab") as stream, journal.open("ab") as lines:
         for batch, ids in encode_chunks(tokenizer, batches, threads() if workers is None else workers):
-            done = _append(stream, lines, batch, ids, tokenizer, dtype)
+            done = append(stream, lines, batch, ids, tokenizer, dtype)
             chunks.append(done)
             read += done.read
             tell(stage, read, total)
@@ -233,54 +221,6 @@ def _write(
     }
     write_json(folder / META[0], meta | {"digest": fingerprint(meta)})
     journal.unlink()
-
-
-def _append(
-    stream: BinaryIO,
-    lines: BinaryIO,
-    batch: Sequence[str],
-    ids: Sequence[Ids],
-    tokenizer: Tokenizer,
-    dtype: np.dtype[Any],
-) -> Chunk:
-    """Store a chunk: its tokens, durably, then its line of the journal, durably."""
-    end = np.array([tokenizer.eos])
-    kept = [document for text, document in zip(batch, ids, strict=True) if text]
-    joined = np.concatenate([part for document in kept for part in (document, end)] or [end[:0]])
-    if len(joined) and (int(joined.min()) < 0 or int(joined.max()) >= tokenizer.vocab):
-        found = f"{joined.min()} … {joined.max()}"
-        raise DataError(f"`{tokenizer.type_name}` gave ids {found} with a vocabulary of {tokenizer.vocab}")
-    content = joined.astype(dtype).tobytes()
-    size = sum(len(text.encode()) for text in batch)
-    done = Chunk(len(batch), len(kept), len(joined), size, hashlib.sha256(content).hexdigest())
-    for file, part in ((stream, content), (lines, json.dumps(asdict(done)).encode() + b"\n")):
-        file.write(part)
-        file.flush()
-        os.fsync(file.fileno())
-    return done
-
-
-def _recover(tokens: Path, journal: Path, dtype: np.dtype[Any]) -> list[Chunk]:
-    """The chunks of an earlier, killed packing that are whole on disk; both files are cut behind them."""
-    chunks: list[Chunk] = []
-    size = kept = 0
-    tokens.touch()
-    with tokens.open("r+b") as stream:
-        for line in journal.read_bytes().splitlines(keepends=True) if journal.is_file() else ():
-            try:
-                chunk = Chunk(**json.loads(line))
-            except (ValueError, TypeError):
-                break  # the line that was being written
-            content = stream.read(chunk.tokens * dtype.itemsize)
-            if not line.endswith(b"\n") or hashlib.sha256(content).hexdigest() != chunk.sha256:
-                break
-            chunks.append(chunk)
-            size += len(content)
-            kept += len(line)
-        stream.truncate(size)
-    if journal.is_file():
-        os.truncate(journal, kept)
-    return chunks
 
 
 def _batches(documents: Iterator[str], chunk: int) -> Iterator[list[str]]:

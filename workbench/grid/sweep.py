@@ -129,8 +129,8 @@ def _tried(option: Option, folder: GridFolder, run: RunFolder | None) -> Tried:
 
 
 def _number(one: Tried) -> float:
-    assert one.figure is not None and one.figure.value is not None
-    return one.figure.value
+    assert one.figure is not None
+    return one.figure.number
 
 
 def _combinations(resolved: Resolved, sweep: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +21,12 @@ from workbench.core.loading import Resolved
 from workbench.evaluate import Tell, silent
 from workbench.grid.cells import Cell, Plan
 from workbench.grid.folder import GridFolder
+from workbench.grid.status import Standing
 from workbench.grid.sweep import chosen, tried
 from workbench.launch import together
+from workbench.metrics.results import ResultsError
 from workbench.recipe import load
+from workbench.report.collect import read_results
 from workbench.run import InUse, RunFolder, by_hash, find, only_writer, turn
 from workbench.train.interrupt import Interrupted
 
@@ -147,6 +151,23 @@ def measure(run: RunFolder, cell: Cell, cache: Path | None, tell: Tell = silent)
             results = experiment.examine(run, cell.resolved, cache, tell)
             write_json(out, results.as_data())
             experiment.forget_shards(run, results)
+
+
+def measure_again(found: Iterable[Standing]) -> list[Standing]:
+    """Set figures aside some of which failed (as ``*.failed``), so that they are due again; the cells whose figures are
+    the run's own, which `experiment.evaluate` makes anew and a grid leaves as they are."""
+    left = []
+    for one in found:
+        if one.figures is None or one.run is None:
+            continue
+        with suppress(OSError, ValueError, ResultsError):  # gone, or changed, since they were looked at
+            if not any(value.error for value in read_results(one.figures).values):
+                continue
+            if one.figures == one.run.results:
+                left.append(one)
+            else:
+                one.figures.rename(one.figures.with_suffix(".failed"))
+    return left
 
 
 def run_of(cell: Cell, places: Places) -> RunFolder | None:

@@ -13,6 +13,8 @@ from scipy.special import stdtr, stdtrit
 Floats = npt.NDArray[np.float64]
 LEVEL = 0.95
 """Coverage of every interval."""
+SIDE = (1 - LEVEL) / 2
+"""Level of a one-sided test, 2.5 %: what one shows is what the 95 % interval beside it shows, equivalence too."""
 RESAMPLES = 2000
 """Bootstrap resamples."""
 _CHUNK = 1 << 22

@@ -90,6 +90,12 @@ class Value:
     units: Units | None = None
 
     @property
+    def number(self) -> float:
+        """The value, of a figure that is known to have one."""
+        assert self.value is not None, self.name
+        return self.value
+
+    @property
     def timed(self) -> bool:
         """Whether it is of the clock: seconds, or something a second."""
         return "s" in self.unit.replace("/", " ").split()

@@ -111,7 +111,9 @@ class Board:
         self.out, self.members = out, members
         shutil.rmtree(out, ignore_errors=True)
         with SummaryWriter(str(out / "layout")) as writer:
-            writer.add_custom_scalars(layout(value for member in members for value in _values(member.run)))
+            values = (value for member in members for value in _values(member.run))
+            curves = dict.fromkeys(name for member in members for name in member.run.logged())
+            writer.add_custom_scalars(layout(values, curves))
             _file(writer).add_summary(_columns(members))
         for member in members:
             member.writer = SummaryWriter(str(out / member.place), flush_secs=5)
@@ -137,21 +139,31 @@ class Board:
                 member.writer.close()
 
 
-def layout(values: Iterable[Value]) -> dict[str, dict[str, list[Any]]]:
-    """TensorBoard's custom scalars: quality, diversity, cost; a chart for each figure, its curve and its final value.
+def layout(values: Iterable[Value], curves: Iterable[str] = ()) -> dict[str, dict[str, list[Any]]]:
+    """TensorBoard's custom scalars: quality, diversity, cost; a chart for the final value of each figure, and one for
+    each of ``curves`` (names in logs) of the same figure: text trained on and held out are never in one chart.
 
     What is counted in seconds, calls, tokens or parameters is cost; of the rest, what has no direction of its own but a
     real text to match is diversity.
     """
     charts: dict[str, dict[str, list[Any]]] = {"quality": {}, "diversity": {}, "cost": {}}
     for part, names in CURVES.items():
-        charts[part] |= {name: ["Multiline", [f"^{re.escape(name)}$"]] for name in names}
+        charts[part] |= {name: _chart(name) for name in names}
+    logged: dict[str, list[str]] = {}
+    for name in curves:
+        logged.setdefault(name.rpartition("/")[2], []).append(name)
     for value in values:
         matched = value.better == "neither" and value.real is not None
         spent = COUNTED & set(re.split("[/ ]", value.unit))
         part = "cost" if spent else "diversity" if matched else "quality"
-        charts[part][value.name] = ["Multiline", [f"(^|.*/){re.escape(value.name)}$"]]
+        for name in (*logged.get(value.name, ()), FINAL + value.name):
+            charts[part].setdefault(name, _chart(name))
     return {part: found for part, found in charts.items() if found}
+
+
+def _chart(name: str) -> list[Any]:
+    """One scalar, of all runs."""
+    return ["Multiline", [f"^{re.escape(name)}$"]]
 
 
 def _columns(members: Sequence[Member]) -> Any:

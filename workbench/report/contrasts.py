@@ -74,7 +74,7 @@ def contrast(terms: Sequence[Term], log: bool = False) -> Contrast | None:
     if not common:
         return None
     first = [values[common[0]] for values in found]
-    if log and any(_number(values[key]) <= 0 for values in found for key in common):
+    if log and any(values[key].number <= 0 for values in found for key in common):
         return None
     relations, better = tuple(value.relation for value in first), first[0].better
     coefficients = [term.coefficient for term in terms]
@@ -84,7 +84,7 @@ def contrast(terms: Sequence[Term], log: bool = False) -> Contrast | None:
         each = np.asarray(
             [_total([values[key] for values in found], coefficients, log) for key in common], dtype=np.float64
         )
-        largest = max(abs(_number(values[key])) for values in found for key in common)
+        largest = max(abs(values[key].number) for values in found for key in common)
         if each.std(ddof=1) <= ROUNDING * (1.0 if log else largest):
             same = replace(ratio(each, np.ones(len(each))), se=0.0)
             return Contrast(same, SEEDS.format(n=len(each)), relations, better)
@@ -108,16 +108,11 @@ def _single(values: Sequence[Value], coefficients: Sequence[float], log: bool) -
     total = _total(values, coefficients, log)
     if any(value.se is None for value in values):
         return Estimate(total, n=1), BARE
-    errors = [float(value.se or 0.0) / (_number(value) if log else 1.0) for value in values]
+    errors = [float(value.se or 0.0) / (value.number if log else 1.0) for value in values]
     se = math.hypot(*(c * error for c, error in zip(coefficients, errors, strict=True)))
     return by_normal(total, se, min(value.n for value in values)), APART
 
 
 def _total(values: Sequence[Value], coefficients: Sequence[float], log: bool) -> float:
-    numbers = [math.log(_number(value)) if log else _number(value) for value in values]
+    numbers = [math.log(value.number) if log else value.number for value in values]
     return math.fsum(c * number for c, number in zip(coefficients, numbers, strict=True))
-
-
-def _number(value: Value) -> float:
-    assert value.value is not None
-    return value.value

@@ -42,7 +42,7 @@ def frontier(arms: Sequence[Arm], wanted: Frontier, number: int) -> Plot | None:
     figure, axes = panel(x_column.line, y_column.line)
     figure.set_size_inches(7.2, 4.6)
     for index, one in enumerate(drawn):
-        xs, ys = [_number(x) for x, _, _ in one.points], [_number(y) for _, y, _ in one.points]
+        xs, ys = [x.number for x, _, _ in one.points], [y.number for _, y, _ in one.points]
         style: Any = {"color": colour(index), "marker": MARKERS[index % len(MARKERS)], "markersize": 5}
         bars: Any = {"xerr": _bars([x for x, _, _ in one.points]), "yerr": _bars([y for _, y, _ in one.points])}
         axes.errorbar(xs, ys, linewidth=1.3 if len(xs) > 1 else 0, elinewidth=0.6, capsize=0, **bars, **style)
@@ -54,7 +54,7 @@ def frontier(arms: Sequence[Arm], wanted: Frontier, number: int) -> Plot | None:
         axes.plot(*place, color=INK, linestyle="none", **star)
         axes.annotate(name, place, xytext=(7, -3), textcoords="offset points", fontsize=8, color=INK)
     for axis, at, to_scale in ((axes.xaxis, 0, axes.set_xscale), (axes.yaxis, 1, axes.set_yscale)):
-        numbers = [_number(point[:2][at]) for one in drawn for point in one.points]
+        numbers = [point[:2][at].number for one in drawn for point in one.points]
         numbers += [point[at] for point in beside.values()]
         if min(numbers) > 0 and max(numbers) / min(numbers) > WIDE_RANGE:
             to_scale("log")
@@ -113,13 +113,8 @@ def lines(arms: Sequence[Arm], wanted: Frontier) -> list[Line]:
     return [Line(label, tuple(points)) for label, points in groups.items()]
 
 
-def _number(value: Value) -> float:
-    assert value.value is not None
-    return value.value
-
-
 def _bars(values: Sequence[Value]) -> list[list[float]] | None:
     """Lengths below and above; 0 where a figure has no interval."""
-    low = [max(0.0, _number(v) - v.low) if v.low is not None else 0.0 for v in values]
-    high = [max(0.0, v.high - _number(v)) if v.high is not None else 0.0 for v in values]
+    low = [max(0.0, v.number - v.low) if v.low is not None else 0.0 for v in values]
+    high = [max(0.0, v.high - v.number) if v.high is not None else 0.0 for v in values]
     return [low, high] if any(low) or any(high) else None

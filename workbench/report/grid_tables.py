@@ -90,12 +90,11 @@ def best_of(arms: Sequence[Arm], name: str) -> tuple[int | None, str]:
     if first.better == "neither":
         return None, ""
     sign = 1 if first.better == "lower" else -1
-    return min(figures, key=lambda i: sign * float(figures[i].value or 0.0)), first.better + " is better"
+    return min(figures, key=lambda i: sign * figures[i].number), first.better + " is better"
 
 
 def _distance(value: Value) -> float:
-    assert value.value is not None
-    return float("inf") if value.real is None else abs(value.value - value.real)
+    return float("inf") if value.real is None else abs(value.number - value.real)
 
 
 def _starred(rows: Sequence[Row], arms: Sequence[Arm], columns: Sequence[Column]) -> list[Row]:

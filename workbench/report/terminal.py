@@ -14,25 +14,35 @@ from workbench.report.tables import Cell, Row, Table
 from workbench.report.words import visible
 
 MANY = 8
-"""Rows from which runs stay rows, however narrow the terminal."""
+"""Runs are rows where there are more than so many, however narrow the terminal."""
 
 
 def show(table: Table, console: Console) -> None:
-    """Print ``table``, whichever way round fits; runs side by side that do not all fit stand below one another."""
-    wide = _by_run(table)
-    blocks = _by_columns if len(table.rows) > MANY else _blocks
-    for part in [wide] if _fits(wide, console) else blocks(table, console):
+    """Print ``table``, whichever way round fits: runs as rows; few that do not fit stand beside one another, figures as
+    rows, in as many tables as it takes; of many the first figures are shown, and it is said which are left out.
+    """
+    wide, folded, left = _by_run(table), _by_run(table, console.width // 3), ""
+    if _fits(wide, console):
+        shown = [wide]
+    elif _fits(folded, console) or len(table.columns) < 2:
+        shown = [folded]
+    elif len(table.rows) > MANY:
+        shown, left = _first_figures(table, console)
+    else:
+        shown = _blocks(table, console)
+    for part in shown:
         console.print(part)
     for row in table.rows:
         if row.remark:
             console.print(Text(visible(f"{row.label}: {row.remark}"), style="yellow"))
-    for note in table.notes:
+    for note in (*table.notes, *[left] * bool(left)):
         console.print(Text(visible(note), style="dim"))
 
 
-def _by_run(table: Table) -> RichTable:
+def _by_run(table: Table, most: int | None = None) -> RichTable:
+    """Runs as rows; their names take ``most`` characters, and go on below."""
     shown = _frame()
-    shown.add_column("", no_wrap=True)
+    shown.add_column("", no_wrap=most is None, overflow="fold", max_width=most)
     for column in table.columns:
         shown.add_column(Text(f"{column.head}\n{column.unit}".strip()), justify="right", no_wrap=True)
     for row in table.rows:
@@ -40,20 +50,15 @@ def _by_run(table: Table) -> RichTable:
     return shown
 
 
-def _by_columns(table: Table, console: Console) -> list[RichTable]:
-    """All runs as rows, as many figures beside one another as fit, at least one."""
-    size = next((n for n in range(len(table.columns), 1, -1) if all(_fits(p, console) for p in _cut(table, n))), 1)
-    return _cut(table, size)
-
-
-def _cut(table: Table, size: int) -> list[RichTable]:
-    """The table in pieces of ``size`` columns."""
-    pieces = (slice(start, start + size) for start in range(0, len(table.columns), size))
-
-    def rows(at: slice) -> tuple[Row, ...]:
-        return tuple(replace(row, cells=row.cells[at]) for row in table.rows)
-
-    return [_by_run(replace(table, columns=table.columns[at], rows=rows(at))) for at in pieces]
+def _first_figures(table: Table, console: Console) -> tuple[list[RichTable], str]:
+    """All runs as rows with as many figures as fit, at least one; the rest by name, with the room that all need."""
+    for size in range(len(table.columns) - 1, 0, -1):
+        rows = tuple(replace(row, cells=row.cells[:size]) for row in table.rows)
+        shown = _by_run(replace(table, columns=table.columns[:size], rows=rows), console.width // 3)
+        if size == 1 or _fits(shown, console):
+            break
+    left, wide = ", ".join(column.line for column in table.columns[size:]), _width(_by_run(table), console)
+    return [shown], f"No room for: {left}. All take {wide} characters a line: COLUMNS={wide} workbench … | less -S"
 
 
 def _blocks(table: Table, console: Console) -> list[RichTable]:
@@ -67,8 +72,12 @@ def _blocks(table: Table, console: Console) -> list[RichTable]:
 
 
 def _fits(shown: RichTable, console: Console) -> bool:
+    return _width(shown, console) <= console.width
+
+
+def _width(shown: RichTable, console: Console) -> int:
     boundless = console.options.update(width=10_000)  # a measure is cut to its options' width
-    return Measurement.get(console, boundless, shown).maximum <= console.width
+    return Measurement.get(console, boundless, shown).maximum
 
 
 def _by_figure(table: Table, rows: list[Row]) -> RichTable:

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from workbench.core.part import Part
+from workbench.metrics.statistics import SIDE
 from workbench.metrics.value import Value
 from workbench.report.arms import Arm
 
 Answer = Literal["holds", "does not hold", "open", "not measured"]
 
-SIDE = 0.025
-"""A side of a two-sided test at 5 %."""
 COUNTED = ("calls", "tokens", "parameters")
 """What is counted, in units as «calls a sequence», has no error to be estimated."""
 

@@ -13,6 +13,7 @@ from annotated_types import Ge, MinLen
 from workbench.core.errors import Problem
 from workbench.core.node import Node
 from workbench.metrics.comparison import holm
+from workbench.metrics.statistics import SIDE
 from workbench.report.arms import Arm
 from workbench.report.contrasts import Contrast, Term, contrast
 from workbench.study.base import Answer, Claim, Verdict, arm_of, decided
@@ -35,7 +36,7 @@ class Compared:
 
 
 class Comparison(Claim):
-    """Every figure of every arm named is compared with the other arm's; the whole claim is tested at 5 %.
+    """Every figure of every arm named is compared with the other arm's; the whole claim is tested at 2.5 % a side.
 
     Where all comparisons must hold each is tested at its own level (an intersection-union test); where one is enough,
     and for what refutes, p values are adjusted after Holm over the comparisons, those that are still due among them.
@@ -112,7 +113,7 @@ class Comparison(Claim):
             return Verdict("not measured", f"no {', '.join(missing)}")
         told = [self._words(one, other) for one in found if other is not None]
         words = "; ".join([*told, *[f"due: {', '.join(missing)}"] * bool(missing)])
-        how = f"{self.said()}, 5 %; " + "; ".join(dict.fromkeys(one.found.how for one in found))
+        how = f"{self.said()}, {100 * SIDE:g} % a side; " + "; ".join(dict.fromkeys(one.found.how for one in found))
         return Verdict(answer, words, how)
 
     def _compared(self, arm: Arm, other: Arm, figure: str) -> Compared | None:
@@ -196,7 +197,8 @@ class NotBelow(Comparison):
 
 @Claim.register("alike")
 class Alike(Comparison):
-    """Figures differ from the other arm's by less than the margin either way (two one-sided tests, Schuirmann 1987)."""
+    """Figures differ from the other arm's by less than the margin either way: two one-sided tests (Schuirmann 1987) at
+    2.5 % each, so that the 95 % interval lies within the margins (at the usual 5 % each a 90 % interval would)."""
 
     def one_sided(self, found: Contrast, down: float, up: float) -> tuple[float | None, float | None]:
         """Inside the margins, outside of one."""

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 from annotated_types import MinLen
 
+from workbench.metrics.statistics import SIDE
 from workbench.report.arms import Arm
 from workbench.report.contrasts import Term, contrast
-from workbench.study.base import SIDE, Answer, Claim, Verdict, arm_of, decided, is_counted
+from workbench.study.base import Answer, Claim, Verdict, arm_of, decided, is_counted
 from workbench.study.words import figure_of, gap
 
 
@@ -18,7 +19,7 @@ from workbench.study.words import figure_of, gap
 class DearerToMatch(Claim):
     """No arm that reaches the other's figure does so at its price: the cheapest one that does costs more, or none does.
 
-    An arm reaches a figure that it is not shown to be worse than (a side of a test at 5 %). Arms that are still due may
+    An arm reaches a figure that it is not shown to be worse than (2.5 % a side). Arms that are still due may
     be the cheapest match: it does not hold before they are measured.
 
     Settings:
