@@ -82,6 +82,14 @@ class Backbone(nn.Module, Part, ABC, kind="backbone", supplied=("states", "outpu
         mixers = [(path, module) for path, module in self.named_modules() if isinstance(module, Mixer)]
         return {f"{path}.{name}" for path, mixer in mixers for name in mixer.no_decay()}
 
+    def products(self) -> set[str]:
+        """Names of parameters that nothing reads but products which autocast takes: its mixers'.
+
+        autocast casts them before each product, so that they may come in its type: the numbers are the same.
+        """
+        mixers = [(path, module) for path, module in self.named_modules() if isinstance(module, Mixer)]
+        return {f"{path}.{name}" for path, mixer in mixers for name in mixer.products()}
+
     def flops_per_token(self, length: int) -> float | None:
         """Forward FLOPs (2 × multiply-adds) per token at this length, head included, by formula.
 
@@ -160,6 +168,13 @@ class Mixer(nn.Module, Part, ABC, kind="mixer", supplied=("dim", "length", "caus
         """Names of parameters besides biases and norms that weight decay must leave alone."""
         return set()
 
+    def products(self) -> set[str]:
+        """Names of parameters that nothing reads but products which autocast takes: those of linear maps.
+
+        A mixer that reads one of them otherwise (in float32, or its type) leaves it out.
+        """
+        return linear_names(self)
+
     @abstractmethod
     def forward(self, h_BLD: Tensor, cache: Any = None) -> Tensor:
         """Mix along L. ``cache``: what this mixer's ``commit`` made of the tokens before, or None."""
@@ -204,3 +219,9 @@ class BlockMixer(CachedMixer):
 def linear_flops(*modules: nn.Module) -> int:
     """2 for each weight of the linear maps in these modules: FLOPs of one application."""
     return sum(2 * m.weight.numel() for module in modules for m in module.modules() if isinstance(m, nn.Linear))
+
+
+def linear_names(module: nn.Module) -> set[str]:
+    """Names of the parameters of the linear maps in a module."""
+    maps = [(path, m) for path, m in module.named_modules() if isinstance(m, nn.Linear)]
+    return {f"{path}.{name}".lstrip(".") for path, m in maps for name, _ in m.named_parameters()}

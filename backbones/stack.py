@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.base import BlockMixer, CachedBackbone, CachedMixer, Mixer, linear_flops
+from backbones.base import BlockMixer, CachedBackbone, CachedMixer, Mixer, linear_flops, linear_names
 from backbones.conditioning import Conditioning, Embedding, Modulation
 from workbench.core.errors import WorkbenchError
 from workbench.kernels.precision import full_precision
@@ -245,6 +245,10 @@ class Stack(CachedBackbone):
         table = cast("Tokens", self.embed).table.weight
         return p_RV.to(table.dtype) @ table[: p_RV.shape[-1]]
 
+    def products(self) -> set[str]:
+        """See the base; the blocks' MLPs besides."""
+        return super().products() | mlp_products(self.blocks)
+
     def state_bytes(self, length: int) -> int | None:
         """The sum of the mixers' caches, where there is one."""
         return sum(block.mixer.state_bytes(length) for block in self._blocks()) if self.has_cache else None
@@ -297,6 +301,15 @@ def modulate(h_BLD: Tensor, shift: Tensor | None, scale: Tensor | None) -> Tenso
     if shift is None or scale is None:
         return h_BLD
     return torch.addcmul(shift, h_BLD, 1 + scale)
+
+
+def mlp_products(blocks: nn.ModuleList) -> set[str]:
+    """What a backbone's ``blocks`` add to `Backbone.products`: the linear maps of their MLPs."""
+    first: dict[nn.Module, int] = {}
+    for index, block in enumerate(blocks):
+        if isinstance(block.mlp, nn.Module):
+            first.setdefault(block.mlp, index)  # a shared one has the name of its first place
+    return {f"blocks.{index}.mlp.{name}" for mlp, index in first.items() for name in linear_names(mlp)}
 
 
 def network_flops(

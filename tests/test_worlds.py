@@ -18,6 +18,7 @@ from workbench.processes.base import named_weights
 from workbench.recipe import load
 from workbench.run import RunFolder
 from workbench.train.log import curve, read_log
+from workbench.train.optim import AdamW, Optimizer
 from workbench.train.parallel import Parallel, join, leave
 
 SMOKE = Path(__file__).parents[1] / "recipes/smoke"
@@ -29,6 +30,15 @@ MORE = {"sedd": (), "blocks": (NO_LOOK,), "distill": (NO_LOOK, "process.round=3"
 """Beside the plain one, which is also looked at: blocks called by other names than forward, a teacher, shared mixers,
 a tied head and blocks computed again."""
 JOBS = {**{name: (name, [*CHANGES, *more, FSDP]) for name, more in MORE.items()}, "ddp": ("sedd", CHANGES)}
+SHORT = ["train.steps=3", "train.precision=bf16"]
+LOW = {"sedd": "", "blocks": "", "hybrid": ", exchange: once, free: false", "gpt2": ", exchange: once"}
+"""Ways to share, beside the type that parameters are gathered in."""
+PAIRS = {
+    f"{name} {dtype}": (
+        name, [*CHANGES, *MORE[name], *SHORT, f"train.parallel={{type: fsdp, param_dtype: {dtype}{more}}}"]
+    )
+    for name, more in LOW.items() for dtype in ("float32", "bfloat16")
+}  # fmt: skip
 
 
 def trained(folder, recipe, changes, cache, parallel=None, parent=None):
@@ -83,7 +93,7 @@ def worlds(tmp_path_factory, cache, alone, world, jobs):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory, cache_of_the_session, alone):
-    return worlds(tmp_path_factory, cache_of_the_session, alone, 2, JOBS)
+    return worlds(tmp_path_factory, cache_of_the_session, alone, 2, {**JOBS, **PAIRS})
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +119,18 @@ def test_two_processes_have_the_loss_curve_of_one(alone, two, name):
     same_curves(alone[JOBS[name][0]], two[name], NAMES)
 
 
+@pytest.mark.parametrize("name", LOW)
+def test_gathered_in_bfloat16_it_is_the_same_training_to_the_last_bit(two, name):
+    """autocast casts what products take; that it comes cast changes no loss, no gradient and no weight."""
+    before, now = two[f"{name} float32"], two[f"{name} bfloat16"]
+    for figure in NAMES:
+        assert len(curve(read_log(now.log), figure)) == 3
+        assert curve(read_log(now.log), figure) == curve(read_log(before.log), figure)
+    files = [sorted(run.ckpt.glob("step-00000003/*.safetensors")) for run in (before, now)]
+    assert [file.name for file in files[0]] == [file.name for file in files[1]] and len(files[0]) == 6
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(*files, strict=True))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sedd", "ddp", "hybrid"])
 def test_four_processes_have_the_loss_curve_of_one(alone, four, name):
@@ -118,11 +140,19 @@ def test_four_processes_have_the_loss_curve_of_one(alone, four, name):
 @pytest.mark.parametrize(
     ("changes", "place", "said"),
     [
-        (["train.parallel.type=fsdp", "train.optimizer={type: muon}"], "train.parallel", "turns whole matrices"),
+        (["train.parallel.type=fsdp", "train.optimizer={type: whole}"], "train.parallel", "needs whole matrices"),
         (["train.parallel.processes=3"], "train.parallel.processes", "3 processes × accumulate 1 cannot share a batch"),
     ],
 )
-def test_what_cannot_be_shared_is_refused_while_resolving(changes, place, said):
+def test_what_cannot_be_shared_is_refused_while_resolving(changes, place, said, monkeypatch):
+    monkeypatch.setattr(Optimizer, "registered", dict(Optimizer.registered))
+
+    @Optimizer.register("whole")
+    class Whole(AdamW):
+        """One that needs whole matrices."""
+
+        whole_matrices = True
+
     with pytest.raises(RecipeError, match=said) as caught:
         load(SMOKE / "sedd.yaml", changes)
     assert [problem.path for problem in caught.value.problems] == [place]
