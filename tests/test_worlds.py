@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import socket
@@ -11,8 +12,9 @@ import pytest
 import torch
 
 from workbench import assemble, experiment
-from workbench.core.errors import RecipeError
+from workbench.core.errors import RecipeError, WorkbenchError
 from workbench.core.index import import_parts
+from workbench.data import section
 from workbench.opening import load_trained, reopen
 from workbench.processes.base import named_weights
 from workbench.recipe import load
@@ -63,6 +65,25 @@ def work(rank: int, world: int, port: int, folder, cache, parent, jobs) -> None:
     leave()
 
 
+def work_on_text(rank: int, world: int, port: int, folder, cache, parent, jobs) -> None:
+    """One rank that trains recipes as the command does, and notes what it packs or checks, and what it fails by."""
+    import_parts()
+    counted = []
+    pack = section.pack
+    section.pack = lambda *given: counted.append(given[2]) or pack(*given)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1")
+    for index, (name, (recipe, changes)) in enumerate(jobs.items()):
+        counted.clear()
+        os.environ["MASTER_PORT"] = str(port + index)  # each training meets anew
+        resolved = load(SMOKE / f"{recipe}.yaml", changes)
+        error = ""
+        try:
+            experiment.train(experiment.create(resolved, folder / name), resolved, cache, quiet=True)
+        except WorkbenchError as failed:
+            error = str(failed)
+        (folder / name / f"rank{rank}.json").write_text(json.dumps({"packed": counted, "error": error}))
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory, cache_of_the_session):
     """The runs of one process, by recipe."""
@@ -72,7 +93,7 @@ def alone(tmp_path_factory, cache_of_the_session):
     return runs
 
 
-def worlds(tmp_path_factory, cache, alone, world, jobs):
+def worlds(tmp_path_factory, cache, alone, world, jobs, work=work):
     """The run folders of ``world`` processes, by job; all trained in one session, for starting takes longest."""
     folder = tmp_path_factory.mktemp(f"world{world}")
     for name in jobs:
@@ -100,6 +121,19 @@ def two(tmp_path_factory, cache_of_the_session, alone):
 def four(tmp_path_factory, cache_of_the_session, alone):
     jobs = {name: JOBS[name] for name in ("sedd", "ddp", "hybrid")}
     return worlds(tmp_path_factory, cache_of_the_session, alone, 4, jobs)
+
+
+def test_the_first_process_reads_the_text_for_all(tmp_path_factory, cache_of_the_session, alone):
+    """What others would hash again is terabytes at scale; where it cannot be read, the others say so and end."""
+    once = ["train.steps=1", "train.threads=1", "train.tensorboard=false", NO_LOOK]
+    jobs = {"text": ("sedd", once), "none": ("sedd", [*once, "data.corpus={type: text, paths: [/nowhere.txt]}"])}
+    runs = worlds(tmp_path_factory, cache_of_the_session, alone, 2, jobs, work_on_text)
+    noted = {name: [json.loads((run.path.parent / f"rank{rank}.json").read_text()) for rank in range(2)]
+             for name, run in runs.items()}  # fmt: skip
+    assert noted["text"] == [{"packed": ["valid", "train"], "error": ""}, {"packed": [], "error": ""}]
+    assert runs["text"].read_status()["state"] == "trained"
+    assert "/nowhere.txt" in noted["none"][0]["error"]
+    assert noted["none"][1] == {"packed": [], "error": "the first process could not prepare the text, and says why"}
 
 
 def same_curves(one, several, names):
