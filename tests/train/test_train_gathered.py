@@ -89,6 +89,51 @@ def test_memory_is_what_was_predicted(many, settings):
     assert 0.9 * said < measured < 1.1 * said, (said, measured)
 
 
+def test_autocast_keeps_a_cast_of_each_weight_that_comes_in_float32(many):
+    """From the forward to the backward pass, which bfloat16 parameters spare: docs/scale.md counts it."""
+    net = network()
+    casts = 2 * sum(net.get_parameter(name).numel() for name in net.products())
+    peaks = []
+    for settings, low in (({}, False), ({}, True), (LOW, True)):
+        shared = Fsdp(**settings).wrap(Shell(network()), torch.device("cpu"), many)
+        step(shared, low)
+        with Peak() as peak:
+            step(shared, low)
+        peaks.append(peak.most)
+    assert peaks[2] < peaks[0] and 0.6 * casts < peaks[1] - peaks[0] < 1.1 * casts
+
+
+class Sent(TorchDispatchMode):
+    """Bytes of whole parameters and gradients that collectives gather and sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "c10d":
+            self.bytes += max(one.nbytes for one in tree_iter(args) if isinstance(one, torch.Tensor))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("once", [False, True])
+def test_traffic_is_what_the_plan_says(many, dtype, once):
+    """docs/scale.md: blocks gathered once or twice a micro-batch, the rest once, gradients summed in float32."""
+    sharing = Fsdp(param_dtype=dtype, **({"free": False, "exchange": "once"} if once else {}))
+    net = network(dim=256)  # rows that 64 divides: others are filled up
+    groups, rest = sharing.groups(net)
+    blocks, others = sum(p.numel() for own in groups.values() for p in own), sum(p.numel() for p in rest)
+    shared = sharing.wrap(Shell(net), torch.device("cpu"), many)
+    step(shared, True)
+    with Sent() as sent:
+        step(shared, True, last=False)
+        step(shared, True)
+    width, gathers, sums = (4 if dtype == "float32" else 2), (1 if once else 2), (1 if once else 2)
+    due = 2 * (gathers * width * blocks + 4 * others) + sums * 4 * (blocks + others)
+    assert due <= sent.bytes < 1.1 * due, (due, sent.bytes)
+
+
 def test_blocks_come_in_bfloat16_but_for_what_is_float32(many):
     shared = Fsdp(**LOW).wrap(Shell(network()), torch.device("cpu"), many)
     seen = {}
