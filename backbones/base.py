@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 
 Sight = Literal["left", "all", "block", "others"]
 """What position i of the features may depend on: positions ≤ i, all, its block and those before (clean), all but i."""
+
+
+@runtime_checkable
+class Multiplies(Protocol):
+    """A module that says what it multiplies by."""
+
+    def products(self) -> set[str]:
+        """Names of its parameters that nothing reads but products which autocast takes."""
+        ...
 
 
 class Backbone(nn.Module, Part, ABC, kind="backbone", supplied=("states", "outputs", "length")):
@@ -83,12 +92,13 @@ class Backbone(nn.Module, Part, ABC, kind="backbone", supplied=("states", "outpu
         return {f"{path}.{name}" for path, mixer in mixers for name in mixer.no_decay()}
 
     def products(self) -> set[str]:
-        """Names of parameters that nothing reads but products which autocast takes: its mixers'.
+        """Names of parameters that nothing reads but products which autocast takes: what its mixers, and other
+        modules that have this method, say of theirs.
 
         autocast casts them before each product, so that they may come in its type: the numbers are the same.
         """
-        mixers = [(path, module) for path, module in self.named_modules() if isinstance(module, Mixer)]
-        return {f"{path}.{name}" for path, mixer in mixers for name in mixer.products()}
+        inner = [(path, module) for path, module in self.named_modules() if path and isinstance(module, Multiplies)]
+        return {f"{path}.{name}" for path, module in inner for name in module.products()}
 
     def flops_per_token(self, length: int) -> float | None:
         """Forward FLOPs (2 × multiply-adds) per token at this length, head included, by formula.

@@ -12,7 +12,7 @@ from backbones.base import Backbone, Mixer, Sight, linear_flops
 from backbones.conditioning import ADALN, Conditioning
 from backbones.embedding import Tokens, zero_head
 from backbones.hybrid import mixer_misfits
-from backbones.stack import MLP, FinalNorm, LayerNorm, block, mlp_products, network_flops
+from backbones.stack import MLP, FinalNorm, LayerNorm, block, network_flops
 from workbench.core.bounds import Count, NonNegative, Positive, Probability
 from workbench.core.errors import Problem
 from workbench.core.part import Maker
@@ -106,10 +106,6 @@ class Hollow(Backbone):
     def no_decay(self) -> set[str]:
         """What the mixers set apart, and the ends, which stand for tokens."""
         return {"ends"} | super().no_decay()
-
-    def products(self) -> set[str]:
-        """See the base; the blocks' MLPs besides."""
-        return super().products() | mlp_products(self.blocks)
 
     def flops_per_token(self, length: int) -> float:
         """Both streams and their merging; the rest as `network_flops` has it."""

@@ -50,6 +50,10 @@ class MLP(nn.Module):
         """Position by position."""
         return self.outer(F.gelu(self.inner(h_BLD), approximate="tanh"))
 
+    def products(self) -> set[str]:
+        """See `Backbone.products`: all."""
+        return linear_names(self)
+
 
 class Block(nn.Module):
     """h + gate · drop(mixer(norm(h))), then the same with an MLP if there is one; norms and gates as the modulation
@@ -245,10 +249,6 @@ class Stack(CachedBackbone):
         table = cast("Tokens", self.embed).table.weight
         return p_RV.to(table.dtype) @ table[: p_RV.shape[-1]]
 
-    def products(self) -> set[str]:
-        """See the base; the blocks' MLPs besides."""
-        return super().products() | mlp_products(self.blocks)
-
     def state_bytes(self, length: int) -> int | None:
         """The sum of the mixers' caches, where there is one."""
         return sum(block.mixer.state_bytes(length) for block in self._blocks()) if self.has_cache else None
@@ -301,15 +301,6 @@ def modulate(h_BLD: Tensor, shift: Tensor | None, scale: Tensor | None) -> Tenso
     if shift is None or scale is None:
         return h_BLD
     return torch.addcmul(shift, h_BLD, 1 + scale)
-
-
-def mlp_products(blocks: nn.ModuleList) -> set[str]:
-    """What a backbone's ``blocks`` add to `Backbone.products`: the linear maps of their MLPs."""
-    first: dict[nn.Module, int] = {}
-    for index, block in enumerate(blocks):
-        if isinstance(block.mlp, nn.Module):
-            first.setdefault(block.mlp, index)  # a shared one has the name of its first place
-    return {f"blocks.{index}.mlp.{name}" for mlp, index in first.items() for name in linear_names(mlp)}
 
 
 def network_flops(
