@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 
 Sight = Literal["left", "all", "block", "others"]
 """What position i of the features may depend on: positions ≤ i, all, its block and those before (clean), all but i."""
+
+
+@runtime_checkable
+class Multiplies(Protocol):
+    """A module that says what it multiplies by."""
+
+    def products(self) -> set[str]:
+        """Names of its parameters that nothing reads but products which autocast takes."""
+        ...
 
 
 class Backbone(nn.Module, Part, ABC, kind="backbone", supplied=("states", "outputs", "length")):
@@ -81,6 +90,15 @@ class Backbone(nn.Module, Part, ABC, kind="backbone", supplied=("states", "outpu
         """Names of parameters besides biases, norms and embeddings that weight decay must leave alone: its mixers'."""
         mixers = [(path, module) for path, module in self.named_modules() if isinstance(module, Mixer)]
         return {f"{path}.{name}" for path, mixer in mixers for name in mixer.no_decay()}
+
+    def products(self) -> set[str]:
+        """Names of parameters that nothing reads but products which autocast takes: what its mixers, and other
+        modules that have this method, say of theirs.
+
+        autocast casts them before each product, so that they may come in its type: the numbers are the same.
+        """
+        inner = [(path, module) for path, module in self.named_modules() if path and isinstance(module, Multiplies)]
+        return {f"{path}.{name}" for path, module in inner for name in module.products()}
 
     def flops_per_token(self, length: int) -> float | None:
         """Forward FLOPs (2 × multiply-adds) per token at this length, head included, by formula.
@@ -160,6 +178,13 @@ class Mixer(nn.Module, Part, ABC, kind="mixer", supplied=("dim", "length", "caus
         """Names of parameters besides biases and norms that weight decay must leave alone."""
         return set()
 
+    def products(self) -> set[str]:
+        """Names of parameters that nothing reads but products which autocast takes: those of linear maps.
+
+        A mixer that reads one of them otherwise (in float32, or its type) leaves it out.
+        """
+        return linear_names(self)
+
     @abstractmethod
     def forward(self, h_BLD: Tensor, cache: Any = None) -> Tensor:
         """Mix along L. ``cache``: what this mixer's ``commit`` made of the tokens before, or None."""
@@ -204,3 +229,9 @@ class BlockMixer(CachedMixer):
 def linear_flops(*modules: nn.Module) -> int:
     """2 for each weight of the linear maps in these modules: FLOPs of one application."""
     return sum(2 * m.weight.numel() for module in modules for m in module.modules() if isinstance(m, nn.Linear))
+
+
+def linear_names(module: nn.Module) -> set[str]:
+    """Names of the parameters of the linear maps in a module."""
+    maps = [(path, m) for path, m in module.named_modules() if isinstance(m, nn.Linear)]
+    return {f"{path}.{name}".lstrip(".") for path, m in maps for name, _ in m.named_parameters()}

@@ -102,6 +102,7 @@ def _backbone_checks(cls: type[Backbone]) -> Iterator[str]:
     yield from probes.meta(make)
     yield from probes.reloads(net, make, lambda other: other(x_BL, sigma_B))
     yield from probes.autocast(lambda: net(x_BL, sigma_B))
+    yield from probes.products(net, net.products(), lambda other: other(x_BL, sigma_B))
     yield from probes.sight(cls.sight(settings), lambda ids_BL: net(ids_BL, None), probes.swapped)
     if cls.sight(settings) == "block":
         yield from _blocks(net)
@@ -198,6 +199,7 @@ def _one_mixer(make: Callable[[], Mixer], sight: Sight) -> Iterator[str]:
     yield from probes.meta(make)
     yield from probes.reloads(mixer, make, lambda other: other(h_BLD))
     yield from probes.autocast(lambda: mixer(h_BLD))
+    yield from probes.products(mixer, mixer.products(), lambda other: other(h_BLD))
     yield from probes.sight(sight, mixer, probes.nudged)
     if not mixer.flops_per_token(LENGTH) > 0 or mixer.state_bytes(LENGTH) < 0:
         yield "flops_per_token and state_bytes must be positive"

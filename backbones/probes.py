@@ -88,6 +88,34 @@ def autocast(call: Callable[[], Tensor]) -> Iterator[str]:
     value.float().square().mean().backward()
 
 
+def products(module: nn.Module, names: set[str], call: Callable[[Any], Tensor]) -> Iterator[str]:
+    """Parameters that ``products`` names and something reads besides products under autocast: given in autocast's
+    type, they change values or gradients.
+    """
+    named = dict(module.named_parameters())
+    if names - named.keys():
+        yield f"products() names no parameter: {sorted(names - named.keys())}"
+    low = copy.deepcopy(module)
+    for name in names & named.keys():
+        owner, _, own = name.rpartition(".")
+        place = low.get_submodule(owner)
+        if getattr(place, own).dtype == torch.float32:  # of a tied one, once
+            setattr(place, own, nn.Parameter(getattr(place, own).detach().bfloat16()))
+    found = []
+    for one in (module, low):
+        one.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            value = call(one)
+        value.float().square().mean().backward()
+        gradients = {name: p.grad.float() for name, p in one.named_parameters() if p.grad is not None}
+        found.append({"the output": value, **gradients})
+        one.zero_grad(set_to_none=True)
+    before, after = found
+    moved = [name for name, value in before.items() if name not in after or not torch.equal(value, after[name])]
+    if moved:
+        yield f"products() names too much: with it in bfloat16 these differ under autocast: {', '.join(moved[:3])}"
+
+
 def swapped(x_BL: Tensor | None, place: int) -> Tensor:
     """Token ids, and the same with another id at ``place``."""
     if x_BL is None:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.base import BlockMixer, CachedBackbone, CachedMixer, Mixer, linear_flops
+from backbones.base import BlockMixer, CachedBackbone, CachedMixer, Mixer, linear_flops, linear_names
 from backbones.conditioning import Conditioning, Embedding, Modulation
 from workbench.core.errors import WorkbenchError
 from workbench.kernels.precision import full_precision
@@ -49,6 +49,10 @@ class MLP(nn.Module):
     def forward(self, h_BLD: Tensor) -> Tensor:
         """Position by position."""
         return self.outer(F.gelu(self.inner(h_BLD), approximate="tanh"))
+
+    def products(self) -> set[str]:
+        """See `Backbone.products`: all."""
+        return linear_names(self)
 
 
 class Block(nn.Module):

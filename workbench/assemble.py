@@ -65,10 +65,12 @@ def prepare(
     cache: Path | str | None = None,
     progress: Progress | None = None,
     folder: Path | None = None,
+    streams: Mapping[str, str] | None = None,
 ) -> Prepared:
     """Tokenizer trained, both splits packed (or found in the cache).
 
-    ``folder``: a run that may have begun; its own tokenizer is used then, never one trained anew.
+    ``folder``: a run that may have begun; its own tokenizer is used then, never one trained anew. ``streams``: those
+    that another process of this training has just prepared.
 
     Raises:
         DataError: the text is missing, too short, or cannot be kept.
@@ -76,7 +78,7 @@ def prepare(
     data = data_of(resolved)
     if folder is not None and not data.tokenizer.ready and (folder / TOKENIZER).is_dir():
         data.tokenizer.load(folder / TOKENIZER)
-    return data.prepare(cache, progress)
+    return data.prepare(cache, progress, streams=streams)
 
 
 def model(resolved: Resolved, tokenizer: Tokenizer, device: torch.device | str = "cpu") -> Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable
 from contextlib import nullcontext, suppress
@@ -87,17 +88,37 @@ def train(
                         f"{run.hash}): undo the change, or train it as a recipe of its own"
                     )
                 parent = parent_run(resolved, run)
-                folder = run.path if parent is None or (run.path / assemble.TOKENIZER).is_dir() else parent.path
-                data = assemble.prepare(resolved, cache, tell, folder)
-                require_same_text(run, data)
-                if parallel.lead:
-                    data.tokenizer.save(run.path / assemble.TOKENIZER)
-                    write_json(run.path / DATA, data.meta)
-                parallel.wait()
+                data = _text(run, resolved, cache, tell, parallel, parent)
                 trainer(run, resolved, data, parallel, quiet, parent).fit()
     finally:
         leave()
     return parallel.lead
+
+
+def _text(
+    run: RunFolder,
+    resolved: Resolved,
+    cache: Path | str | None,
+    tell: Progress | None,
+    parallel: Parallel,
+    parent: RunFolder | None,
+) -> Prepared:
+    """The text of a run, which the first process prepares, checks and notes: it is long, and they share the cache."""
+    streams = ""
+    if parallel.lead:
+        try:
+            folder = run.path if parent is None or (run.path / assemble.TOKENIZER).is_dir() else parent.path
+            data = assemble.prepare(resolved, cache, tell, folder)
+            require_same_text(run, data)
+            data.tokenizer.save(run.path / assemble.TOKENIZER)
+            write_json(run.path / DATA, data.meta)
+            streams = json.dumps(dict(data.streams))
+        finally:
+            parallel.told(streams)
+        return data
+    if not (streams := parallel.told("")):
+        raise RunError("the first process could not prepare the text, and says why")
+    return assemble.prepare(resolved, cache, tell, run.path, json.loads(streams))
 
 
 def trained(run: RunFolder) -> bool:

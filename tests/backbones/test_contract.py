@@ -128,6 +128,34 @@ def test_a_wrong_sight_is_found(registry):
     assert "position 0 changes with position 0" in problems(Others)
 
 
+def test_products_that_are_taken_in_float32_are_found(registry):
+    class Full(Broken):
+        def __init__(self, states: int, outputs: int, length: int) -> None:
+            super().__init__(states, outputs, length)
+            self.last = nn.Linear(8, 8)
+
+        def forward(self, x_BL, sigma=None, cache=None):
+            h_BLD = super().forward(x_BL)
+            with torch.autocast("cpu", enabled=False):
+                return h_BLD.float() + h_BLD.float() @ self.last.weight.float() + self.last.bias
+
+        def products(self):
+            return {"last.weight"}
+
+    class Cast(Full):
+        def forward(self, x_BL, sigma=None, cache=None):
+            h_BLD = Broken.forward(self, x_BL)
+            return h_BLD + self.last(h_BLD)
+
+    class Nowhere(Broken):
+        def products(self):
+            return {"nowhere"}
+
+    assert "products() names too much: with it in bfloat16 these differ under autocast: the output" in problems(Full)
+    assert problems(Cast) == ""
+    assert "products() names no parameter: ['nowhere']" in problems(Nowhere)
+
+
 def test_idle_parameters_wrong_heads_and_devices_are_found(registry):
     class Idle(Broken):
         def __init__(self, states: int, outputs: int, length: int) -> None:

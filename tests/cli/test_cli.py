@@ -277,7 +277,7 @@ def test_check_says_what_each_of_several_processes_holds(run):
     assert shares["ddp", 4]["activations"] == shares["fsdp", 4]["activations"] < alone["activations"]
     rows = shares["fsdp", 4]["held"]
     assert alone["held"]["optimizer"] / 4 <= rows["optimizer"] < alone["held"]["optimizer"] / 3
-    assert 0 < rows["gathered"] < 8 * found["parameters"]
+    assert 0 < rows["gathered"] <= 8 * found["parameters"]  # two blocks are all of this network's
     assert "FLOPs/update" in run("check", SMOKE / "sedd.yaml", "--processes", "2")[1]
 
 

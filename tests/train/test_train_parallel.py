@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,14 +28,25 @@ from workbench.train.parallel import join, leave
 ROOT = Path(__file__).parents[2]
 STEPS, HALF = 20, 10
 BASE, ONE = {"steps": STEPS, "accumulate": 2}, {"steps": STEPS, "accumulate": 4}
+ONCE = {"free": False, "exchange": "once"}
+MUON = {"muon": True, "fsdp": {}}
 JOBS = {
     "ddp": BASE,
     "fsdp": {**BASE, "fsdp": {}},
-    "once": {**BASE, "fsdp": {"free": False, "exchange": "once"}},
+    "once": {**BASE, "fsdp": ONCE},
+    "muon": {**BASE, **MUON},
     "on from one": {**BASE, "fsdp": {}},
     "half": {**BASE, "until": HALF, "fsdp": {}},
+    "muon half": {**BASE, "until": HALF, **MUON},
 }
 """Trainings of two processes, in one session: starting processes takes longer than all of these."""
+FOUR = {
+    "ddp by four": {**BASE},
+    "fsdp by four": {**BASE, "fsdp": {}},
+    "once by four": {**BASE, "fsdp": ONCE},
+    "on by four": {"steps": STEPS, **MUON},
+}
+"""Those of four: with accumulation, and one that goes on from what two have saved (with as many micro-batches)."""
 
 
 def work(rank: int, world: int, port: int, folder, jobs) -> None:
@@ -96,6 +108,29 @@ def two(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def one_by_muon(tmp_path_factory):
+    made = made_until(tmp_path_factory.mktemp("muon"), **ONE, muon=True)
+    made.fit()
+    return made
+
+
+@pytest.fixture(scope="module")
+def one_of_eight(tmp_path_factory):
+    """One process with as many micro-batches as four processes with two each."""
+    made = made_until(tmp_path_factory.mktemp("eight"), steps=STEPS, accumulate=8)
+    made.fit()
+    return made
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory, two):
+    folder = tmp_path_factory.mktemp("four")
+    shutil.copytree(two / "muon half", folder / "on by four")
+    assert launch(folder, 4, FOUR) == [0] * 4
+    return folder
+
+
 def same_weights(found, made):
     for name, weight in named_weights(made.shell.net).items():
         torch.testing.assert_close(found[name], weight, rtol=2e-4, atol=2e-5, msg=name)
@@ -132,6 +167,40 @@ def test_one_process_goes_on_from_the_rows_of_two(one, two):
     rest.fit()
     same_weights(named_weights(rest.shell.net), one)
     same_logs(one, rest)
+
+
+def test_muon_turns_what_two_processes_hold_as_one_does(one_by_muon, two):
+    ended = trainer(two / "muon", **BASE, muon=True)
+    ended._resume()
+    assert ended.step == STEPS
+    same_weights(named_weights(ended.shell.net), one_by_muon)
+    same_logs(one_by_muon, ended)
+    momenta = [torch.load(two / "muon" / f"rank{rank}.pt")["held"]["optimizer"] for rank in range(2)]
+    net, chosen = ToyNet(), settings(**JOBS["muon"])
+    said = footprint(net, net, chosen.optimizer, True, chosen.parallel, 2)
+    assert said.optimizer == 4 * momenta[0]
+
+
+def test_one_process_and_four_go_on_from_what_two_have_turned(one_by_muon, two, four):
+    shutil.copytree(two / "muon half", two / "muon alone")
+    rest = made_until(two / "muon alone", **ONE, muon=True)
+    assert (rest.run.path / "ckpt" / f"step-{HALF:08d}" / "optimizer.1-of-2.safetensors").is_file()
+    rest.fit()
+    by_four = trainer(four / "on by four", **ONE, muon=True)
+    by_four._resume()
+    for made in (rest, by_four):
+        assert made.step == STEPS
+        same_weights(named_weights(made.shell.net), one_by_muon)
+        same_logs(one_by_muon, made)
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp", "once"])
+def test_four_processes_that_accumulate_train_as_one_does(one_of_eight, four, name):
+    ended = trainer(four / f"{name} by four", **FOUR[f"{name} by four"])
+    ended._resume()
+    assert ended.step == STEPS
+    same_weights(named_weights(ended.shell.net), one_of_eight)
+    same_logs(one_of_eight, ended)
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])

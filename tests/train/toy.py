@@ -111,8 +111,8 @@ class ToyWindows:
     def __init__(self, batch: int = 8) -> None:
         self.size = batch
 
-    def batch(self, step):
-        seq_B = step * self.size + np.arange(self.size)
+    def batch(self, step, rows=slice(None)):
+        seq_B = step * self.size + np.arange(self.size)[rows]
         u_BL = Rng(5).uniform("text", 0, seq_B, LENGTH)
         return (np.cumsum((u_BL * 3).astype(np.int64), axis=1) + seq_B[:, None]) % VOCAB, seq_B
 

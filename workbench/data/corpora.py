@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from annotated_types import Ge
 
 from workbench.data.base import Corpus, Split
-from workbench.data.files import TextFormat, find_files, hash_file, read_documents
+from workbench.data.files import TextFormat, find_files, hash_file, hash_files, read_documents
 from workbench.data.storage import DataError, fingerprint
 
 T = TypeVar("T")
@@ -132,8 +132,8 @@ class Text(Corpus):
         return fingerprint(
             {
                 "corpus": "text",
-                "train": [hash_file(path) for path in self._files("train")],
-                "valid": None if self.valid is None else [hash_file(path) for path in self._files("valid")],
+                "train": hash_files(self._files("train")),
+                "valid": None if self.valid is None else hash_files(self._files("valid")),
                 "endings": [self.format.reading(path) for path in (*self._files("train"), *self._files("valid"))],
                 "hold_out": None if self.valid is not None else self.hold_out,
                 "format": self.format.as_data(),

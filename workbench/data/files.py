@@ -8,12 +8,14 @@ import io
 import json
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from workbench.core.files import sha256
 from workbench.data.storage import DataError
+from workbench.data.workers import cores
 
 PLAIN = (".txt", ".text", ".md")
 LINES_OF_JSON = (".jsonl", ".ndjson")
@@ -102,6 +104,12 @@ def hash_file(path: Path) -> str:
         return _hash(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def hash_files(paths: Sequence[Path]) -> list[str]:
+    """`hash_file` of each, on all cores."""
+    with ThreadPoolExecutor(cores()) as pool:
+        return list(pool.map(hash_file, paths))
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from typing import Any
 
 from workbench.core.bounds import Natural
 from workbench.data.base import Corpus, Split
-from workbench.data.files import hash_file
+from workbench.data.files import hash_files
 from workbench.data.storage import DataError, fingerprint
 
 TIMEOUT = 20.0
@@ -98,7 +98,8 @@ class Hub(Corpus):
         folder = Path(self.name).expanduser()
         if folder.is_dir():
             files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-            return [[path.relative_to(folder).as_posix(), hash_file(path)] for path in files]
+            named = zip(files, hash_files(files), strict=True)
+            return [[path.relative_to(folder).as_posix(), found] for path, found in named]
         if self._commit is None:
             self._commit = newest_commit(self.name, self.revision)
         return [self.name, self._commit]

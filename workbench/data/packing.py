@@ -18,7 +18,9 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from workbench.core.plugins import plugin_version
 from workbench.data.base import Corpus, Progress, Split, Tokenizer
 from workbench.data.journal import append, recover
 from workbench.data.storage import DataError, fingerprint, locked
-from workbench.data.workers import encode_chunks, threads
+from workbench.data.workers import cores, encode_chunks, threads
 
 META = ("meta.json", "tokens.bin")
 PROTOCOL = {"version": 1, "eos": "after every document", "bos": "none", "empty documents": "left out"}
@@ -74,15 +76,20 @@ class Tokens:
         return len(self.ids)
 
     def verify(self) -> None:
-        """Read the whole stream against the hashes of its chunks.
+        """Read the whole stream against the hashes of its chunks, on all cores.
 
         Raises:
             Damaged: a chunk differs from what was written.
         """
-        with self.path.open("rb") as file:
-            for number, chunk in enumerate(self.meta["chunks"]):
-                content = file.read(chunk["tokens"] * self.dtype.itemsize)
-                if hashlib.sha256(content).hexdigest() != chunk["sha256"]:
+        sizes = [chunk["tokens"] * self.dtype.itemsize for chunk in self.meta["chunks"]]
+        with self.path.open("rb") as file, ThreadPoolExecutor(cores()) as pool:
+
+            def found(size: int, end: int) -> str:
+                return hashlib.sha256(os.pread(file.fileno(), size, end - size)).hexdigest()
+
+            for number, digest in enumerate(pool.map(found, sizes, accumulate(sizes))):
+                if digest != self.meta["chunks"][number]["sha256"]:
+                    pool.shutdown(cancel_futures=True)
                     raise Damaged(f"{self.path}: chunk {number} is damaged: delete it, it is made again")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,14 @@ class Prepared:
     """Data ready to train on. ``meta``: what was packed and how, plain data for a run's record.
 
     ``meta`` holds ``corpus`` and ``tokenizer`` (type, digest, vocab), ``protocol``, ``length``, ``seconds``
-    and for ``train`` and ``valid``: documents, tokens, bytes, blocks, dropped_tokens.
+    and for ``train`` and ``valid``: documents, tokens, bytes, blocks, dropped_tokens. ``streams``: their folders.
     """
 
     tokenizer: Tokenizer
     train: Blocks
     valid: Blocks
     meta: dict[str, Any]
+    streams: Mapping[str, str] = field(default_factory=dict)
 
 
 class Data(Section):
@@ -50,10 +52,12 @@ class Data(Section):
         cache: str | Path | None = None,
         progress: Progress | None = None,
         workers: int | None = None,
+        streams: Mapping[str, str] | None = None,
     ) -> Prepared:
         """Train the tokenizer and pack both splits, or find both in the cache.
 
-        ``cache``: a folder; by default $WORKBENCH_CACHE, else ``cache/`` here. ``workers``: see ``pack``.
+        ``cache``: a folder; by default $WORKBENCH_CACHE, else ``cache/`` here. ``workers``: see ``pack``. ``streams``:
+        those that another process has just prepared and checked; neither they nor the text are read again.
 
         Raises:
             DataError: text is missing, empty, too short for a block or no UTF-8; the cache cannot be written.
@@ -61,18 +65,22 @@ class Data(Section):
         started = time.monotonic()
         place, tell = cache_folder(cache), progress or silent
         self._ready(place, tell)
-        streams = {split: pack(self.corpus, self.tokenizer, split, place, tell, workers) for split in ORDER}
-        valid, train = (Blocks(streams[split].ids, self.length, self.tokenizer, split) for split in ORDER)
+        if streams is None:
+            found = {split: pack(self.corpus, self.tokenizer, split, place, tell, workers) for split in ORDER}
+        else:
+            found = {split: Tokens(Path(streams[split])) for split in ORDER}
+        valid, train = (Blocks(found[split].ids, self.length, self.tokenizer, split) for split in ORDER)
         meta = {
-            "corpus": streams["train"].meta["corpus"],
-            "tokenizer": streams["train"].meta["tokenizer"],
+            "corpus": found["train"].meta["corpus"],
+            "tokenizer": found["train"].meta["tokenizer"],
             "protocol": {**PROTOCOL, "blocks": "end to end, remainder dropped"},
             "length": self.length,
-            "train": _summary(streams["train"], train),
-            "valid": _summary(streams["valid"], valid),
+            "train": _summary(found["train"], train),
+            "valid": _summary(found["valid"], valid),
             "seconds": round(time.monotonic() - started, 3),
         }
-        return Prepared(self.tokenizer, train, valid, meta)
+        folders = {split: str(tokens.folder.resolve()) for split, tokens in found.items()}
+        return Prepared(self.tokenizer, train, valid, meta, folders)
 
     def _ready(self, place: Path, tell: Progress) -> None:
         """Train the tokenizer once for a corpus and its settings; the cache keeps it."""

@@ -24,11 +24,15 @@ _tokenizer: Tokenizer | None = None
 def threads() -> int:
     """Worker processes that pay on this machine: none on two or three cores (the tokenizer's own threads fill
     them), else one less than the cores this process may use, at most 16 (one process reads for all)."""
+    return min(16, cores() - 1) if cores() >= 4 else 0
+
+
+def cores() -> int:
+    """Cores that this process may use."""
     try:
-        cores = len(os.sched_getaffinity(0))
+        return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS has no such call
-        cores = os.cpu_count() or 1
-    return min(16, cores - 1) if cores >= 4 else 0
+        return os.cpu_count() or 1
 
 
 def encode_chunks(

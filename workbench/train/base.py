@@ -18,8 +18,9 @@ Figures = Mapping[str, "float | str | Sequence[str]"]
 class Windows(Protocol):
     """Batches of clean text: a pure function of the step."""
 
-    def batch(self, step: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """(x0_BL, seq_B): the tokens of update number ``step`` and their global sequence numbers."""
+    def batch(self, step: int, rows: slice = slice(None)) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """(x0_BL, seq_B): the tokens of update number ``step`` and their global sequence numbers; of the sequences
+        ``rows`` alone."""
         ...
 
 

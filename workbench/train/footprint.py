@@ -40,12 +40,14 @@ def footprint(
     state = optimizer.state(trainable)
     kept = sum(state[name].each * one * size + 4 * state[name].once for name, size in trained.items())
     numbers = sum(trained.values())
+    cut = sharing.rows(processes, processes) < processes
+    stepping = optimizer.gathered(trainable) if cut else 0  # after the backward pass, when nothing else is gathered
     return Footprint(
         parameters=one * sum(sizes.values()),
         gradients=one * numbers,
         optimizer=kept,
         average=one * numbers * ema,
-        gathered=one * sharing.gathered(net, processes),
+        gathered=max(sharing.gathered(net, processes), stepping),
     )
 
 

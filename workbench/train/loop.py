@@ -104,6 +104,7 @@ class Trainer:
     def _fit(self) -> Outcome:
         settings, run = self.settings, self.run
         notes = self._resume()
+        self.shared.ready(self.machine.precision, self.machine.why)
         self.began = time.monotonic()
         with ExitStack() as stack:
             stack.enter_context(self.interrupts.caught())
@@ -133,10 +134,12 @@ class Trainer:
 
     def _prepare(self, step: int) -> list[Noised]:
         """This process's micro-batches of an update, on the host (in the prefetching thread)."""
-        x0_BL, seq_B = self.windows.batch(step)
-        if len(x0_BL) != self.settings.batch:
-            raise WorkbenchError(f"the data gave {len(x0_BL)} sequences where train.batch is {self.settings.batch}")
-        micros = [self.process.prepare(x0_BL[part], seq_B[part], step, self.rng) for part in self.slices]
+        first, last = self.slices[0].start, self.slices[-1].stop
+        x0_BL, seq_B = self.windows.batch(step, slice(first, last))
+        if len(x0_BL) != last - first:
+            raise WorkbenchError(f"the data gave {len(x0_BL)} of the {last - first} sequences that were asked for")
+        parts = [slice(part.start - first, part.stop - first) for part in self.slices]
+        micros = [self.process.prepare(x0_BL[part], seq_B[part], step, self.rng) for part in parts]
         return [noised.pin() for noised in micros] if self.device.type == "cuda" else micros
 
     def _update(self, step: int, micros: Sequence[Noised]) -> None:

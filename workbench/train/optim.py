@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from workbench.core.bounds import Count, NonNegative, Positive, Probability
 from workbench.core.errors import WorkbenchError
 from workbench.core.part import Part
-from workbench.train.pieces import cut_like
+from workbench.train.muon import CutMuon
+from workbench.train.pieces import cut_like, is_cut
 
 STATE = "|"
 """Between a parameter's name and the name of a piece of its state."""
@@ -51,7 +52,8 @@ class Optimizer(Part, ABC, kind="optimizer"):
     """A way to step weights. Groups carry their own ``rate``; the trainer sets ``lr`` = rate × schedule."""
 
     whole_matrices: ClassVar[bool] = False
-    """Whether a step needs whole matrices: not number by number, each from its own gradient and state."""
+    """Whether a step needs whole matrices and brings none together: not number by number, each from its own gradient
+    and state."""
 
     @abstractmethod
     def build(self, net: Trainable) -> list[torch.optim.Optimizer]:
@@ -60,6 +62,10 @@ class Optimizer(Part, ABC, kind="optimizer"):
     def state(self, net: Trainable) -> dict[str, Kept]:
         """What stays between steps, by name of trainable parameter. Here as AdamW's: two moments and a count."""
         return {name: Kept(2, 1) for name, p in net.named_parameters() if p.requires_grad}
+
+    def gathered(self, net: Trainable) -> int:
+        """Bytes that a step of cut parameters holds for a while in one process; none where it goes number by number."""
+        return 0
 
 
 def plain(net: Trainable) -> set[str]:
@@ -145,7 +151,8 @@ class AdamW(Optimizer):
 class Muon(Optimizer):
     """Momentum made orthogonal for hidden matrices (Jordan 2024), AdamW for everything else.
 
-    Embeddings, the head, norms, biases, convolutions and what the backbone sets apart stay with AdamW.
+    Embeddings, the head, norms, biases, convolutions and what the backbone sets apart stay with AdamW. Where processes
+    hold rows of matrices (`workbench.train.muon`), each matrix is turned by one of them.
 
     Settings:
         lr: learning rate of the hidden matrices, before the schedule.
@@ -159,8 +166,6 @@ class Muon(Optimizer):
         eps: AdamW's addition to the root of the second moment.
         weight_decay: of matrices only; not of norms, biases, embeddings and what the backbone sets apart.
     """
-
-    whole_matrices = True
 
     def __init__(
         self,
@@ -190,7 +195,8 @@ class Muon(Optimizer):
         matrices, decayed, rest = split(net, matrices=True)
         out = _adamw(decayed, rest, self.rest_lr, self.betas, self.eps, self.weight_decay)
         if matrices:
-            muon = torch.optim.Muon(
+            kind = CutMuon if any(is_cut(p) for p in matrices) else torch.optim.Muon
+            muon = kind(
                 [{"params": matrices, "rate": self.lr}],
                 lr=self.lr,
                 weight_decay=self.weight_decay,
@@ -207,6 +213,11 @@ class Muon(Optimizer):
         hidden = {id(p) for p in split(net, matrices=True)[0]}
         apart = {name: Kept(1, 0) for name, p in net.named_parameters() if id(p) in hidden}
         return super().state(net) | apart
+
+    def gathered(self, net: Trainable) -> int:
+        """The largest hidden matrix in bfloat16, as it came, as it is turned and as rows on their way, and two squares
+        of its shorter side."""
+        return max((2 * (3 * p.numel() + 2 * min(p.shape) ** 2) for p in split(net, matrices=True)[0]), default=0)
 
 
 def set_factor(optimizers: Sequence[torch.optim.Optimizer], factor: float) -> float:

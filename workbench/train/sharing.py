@@ -34,6 +34,13 @@ class Shared:
         self.shell: Shell = shell.to(device)
         self.model: nn.Module = self.shell
 
+    def ready(self, precision: str, why: str) -> None:
+        """Before the first update: products will be taken in ``precision``, for the reason ``why``.
+
+        Raises:
+            WorkbenchError: what is held cannot be trained in it.
+        """
+
     def quiet(self, last: bool) -> AbstractContextManager[None]:
         """Around the forward and backward pass of a micro-batch, the ``last`` one of an update or another."""
         return nullcontext()
@@ -96,7 +103,7 @@ class Sharing(Part, ABC, kind="parallel"):
 
     @abstractmethod
     def gathered(self, net: nn.Module, processes: int) -> int:
-        """Numbers that a process holds for a while besides its rows: parameters and gradients at work."""
+        """Bytes that a process holds for a while besides its rows: parameters and gradients at work."""
 
 
 def blocks_of(net: nn.Module) -> list[nn.Module]:
