@@ -82,6 +82,12 @@ class Backbone(nn.Module, Part, ABC, kind="backbone", supplied=("states", "outpu
         mixers = [(path, module) for path, module in self.named_modules() if isinstance(module, Mixer)]
         return {f"{path}.{name}" for path, mixer in mixers for name in mixer.no_decay()}
 
+    def products(self) -> list[nn.Linear]:
+        """Linear maps that a training may compute in 8-bit floats: its branches'. Never the head, and nothing that σ
+        passes through."""
+        branches = [module for module in self.modules() if isinstance(module, Branch)]
+        return list(dict.fromkeys(product for branch in branches for product in branch.products()))
+
     def flops_per_token(self, length: int) -> float | None:
         """Forward FLOPs (2 × multiply-adds) per token at this length, head included, by formula.
 
@@ -134,7 +140,18 @@ class CachedBackbone(Backbone):
         return torch.stack(found, 1).flatten(0, 1)
 
 
-class Mixer(nn.Module, Part, ABC, kind="mixer", supplied=("dim", "length", "causal")):
+class Branch(nn.Module):
+    """What a block adds to the residual stream, position by position or along the sequence: an MLP, a mixer."""
+
+    def products(self) -> list[nn.Linear]:
+        """Linear maps that a training may compute in 8-bit floats: all here, less those of branches inside, which say
+        theirs themselves."""
+        branches = [m for m in self.modules() if isinstance(m, Branch) and m is not self]
+        inside = {id(m) for branch in branches for m in branch.modules()}
+        return [m for m in self.modules() if isinstance(m, nn.Linear) and id(m) not in inside]
+
+
+class Mixer(Branch, Part, ABC, kind="mixer", supplied=("dim", "length", "causal")):
     """A sequence mixer of a block: h_BLD → h_BLD.
 
     Supplied: ``dim`` (D), ``length`` (the longest sequence asked for), ``causal``. Each mixer does both: with
