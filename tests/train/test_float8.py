@@ -101,15 +101,15 @@ def test_the_gradient_is_near_the_plain_one_and_not_it(scaling):
 
 
 @torchao
-@pytest.mark.parametrize("low", [False, True])
-def test_what_the_device_computes_is_what_is_emulated(low):
+@pytest.mark.parametrize(("scaling", "low"), [("tensorwise", False), ("tensorwise", True), ("rowwise", True)])
+def test_what_the_device_computes_is_what_is_emulated(scaling, low):
     """torch's 8-bit product itself, which a CPU has too, beside the emulation; 24 rows are no multiple of 16."""
     net = network()
     device, emulated = (copy.deepcopy(net) for _ in range(2))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(float8, "hindrance", lambda *where, **how: None)
-        float8.lower(device, "tensorwise", False, CPU)
-    float8.lower(emulated, "tensorwise", True, CPU)
+        float8.lower(device, scaling, False, CPU)
+    float8.lower(emulated, scaling, True, CPU)
     x_BL, found = torch.arange(24).reshape(1, 24), []
     for made in (device, emulated):
         with torch.autocast("cpu", torch.bfloat16, enabled=low):
@@ -183,7 +183,7 @@ def test_compiled_blocks_give_the_same():
 @torchao
 def test_widths_that_do_not_fit_stay_or_are_refused():
     some = network("backbone.dim=24", "backbone.heads=2", "backbone.mlp_ratio=2")
-    with pytest.raises(WorkbenchError, match="none of the .* linear maps .* a multiple of 16"):
+    with pytest.raises(WorkbenchError, match=r"none of the .* linear maps .* a multiple of 16"):
         float8.lower(some, "tensorwise", True, CPU)
 
 
@@ -224,7 +224,7 @@ def test_a_machine_without_it_is_told_before_any_work(tmp_path, monkeypatch):
     resolved = load(SEDD, ["train.float8=rowwise", "train.device=cpu"])
     monkeypatch.setattr(assemble, "prepare", lambda *given: pytest.fail("it began to work"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    with pytest.raises(WorkbenchError, match="it computes on CUDA, not on cpu; train.float8_emulated: true"):
+    with pytest.raises(WorkbenchError, match=r"CUDA, not on cpu; train\.float8_emulated: true"):
         experiment.train(experiment.create(resolved, tmp_path), resolved)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A100")

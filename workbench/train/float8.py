@@ -31,8 +31,8 @@ CAPABILITY = (8, 9)
 MULTIPLE = 16
 """What both sizes of a weight must be multiples of: `torch._scaled_mm` asks for it."""
 NOISE = {"torchao": "Failed to load ", "torch.utils._pytree": "<enum 'KernelPreference'> is an Enum subclass"}
-"""By logger: how messages begin that torchao makes whenever it is imported. They are of compiled kernels for other uses,
-and of how it registers a type with torch."""
+"""By logger: how messages begin that torchao makes whenever it is imported. They are of compiled kernels for other
+uses, and of how it registers a type with torch."""
 
 
 class Sighted(Protocol):
@@ -102,8 +102,8 @@ def lower(net: nn.Module, scaling: Scaling, emulated: bool, device: torch.device
         made = net.get_submodule(name)
         made.__class__ = _while_training(type(made))  # no closure: copies compute with their own weights
     how = "emulated, products in float32" if emulated else "by the device"
-    version = importlib.metadata.version("torchao")
-    return f"float8 {scaling} in {len(fitting)} of {len(every)} linear maps of mixers and MLPs ({how}; torchao {version})"
+    by = f"({how}; torchao {importlib.metadata.version('torchao')})"
+    return f"float8 {scaling} in {len(fitting)} of {len(every)} linear maps of mixers and MLPs {by}"
 
 
 def told(scaling: Scaling, emulated: bool) -> str:

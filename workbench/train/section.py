@@ -31,10 +31,10 @@ class Train(Section):
         clip: largest norm of the gradient; 0 for no clipping.
         ema: decay of the averaged weights, which are what is evaluated and sampled; 0 for none.
         precision: type of the network's products; auto is bf16 on CUDA and on CPUs made for it, else fp32.
-        float8: how the linear maps of mixers and MLPs are rounded to 8-bit floats in training, by torchao (extra float8;
-            CUDA from compute capability 8.9 on): tensorwise (fastest), rowwise, rowwise_with_gw_hp (a weight's
-            gradient in full; most exact) or none. Weights stay float32, head and all that σ passes through as they
-            are; evaluation and sampling compute in precision.
+        float8: how factors in the linear maps of mixers and MLPs are scaled and rounded to 8-bit floats in training, by
+            torchao (extra float8; CUDA from compute capability 8.9 on): tensorwise (fastest), rowwise,
+            rowwise_with_gw_hp (a weight's gradient in full; most exact) or none. Weights stay float32, the head and
+            all that σ passes through as they are; evaluation and sampling compute in precision.
         float8_emulated: round as float8 says and take the products in float32, slowly, on any device: its numbers
             without its speed.
         recompute: every n-th block keeps its inputs alone and computes its forward pass again in the backward pass (1:
