@@ -1,7 +1,7 @@
 """AdamW whose moments take one byte a number, in blocks with a scale each (Dettmers et al. 2022).
 
 torchao has such an optimizer too. It is compiled for every shape of a weight, which takes longer than a short run, is
-slower on a CPU than this one (docs/training.md has the figures), leaves moments in float32 where a weight's size is no
+slower on a CPU than this one (docs/eight-bits.md has figures), leaves moments in float32 where a weight's size is no
 multiple of 256, and lets blocks run across rows, so that rows on several processes cannot be cut anew. Here a block
 lies within a row, and tokens of a table do not share a scale.
 """
