@@ -21,6 +21,8 @@ EXTRAS = {
     "eval": [
         "transformers>=5", "accelerate>=1", "gguf>=0.10", "mauve-text>=0.4", "sacrebleu>=2.5", "scikit-learn>=1.4",
     ],
+    # training in 8-bit floats
+    "float8": ["torchao>=0.18"],
     "hub": ["datasets>=4", "huggingface-hub>=0.30"],
     # downstream tasks; apart from eval, for the harness brings datasets, evaluate and much else
     "tasks": ["lm-eval>=0.4.13", "datasets>=4"],
@@ -40,6 +42,7 @@ EXTRAS["test"] = [
     "types-PyYAML",
     "transformers>=5",  # GPT-2's logits are held against it
     *EXTRAS["zst"],
+    *EXTRAS["float8"],
 ]
 
 setup(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +16,6 @@ if TYPE_CHECKING:
 
 Sight = Literal["left", "all", "block", "others"]
 """What position i of the features may depend on: positions ≤ i, all, its block and those before (clean), all but i."""
-
-
-@runtime_checkable
-class Multiplies(Protocol):
-    """A module that says what it multiplies by."""
-
-    def products(self) -> set[str]:
-        """Names of its parameters that nothing reads but products which autocast takes."""
-        ...
 
 
 class Backbone(nn.Module, Part, ABC, kind="backbone", supplied=("states", "outputs", "length")):
@@ -92,13 +83,20 @@ class Backbone(nn.Module, Part, ABC, kind="backbone", supplied=("states", "outpu
         return {f"{path}.{name}" for path, mixer in mixers for name in mixer.no_decay()}
 
     def products(self) -> set[str]:
-        """Names of parameters that nothing reads but products which autocast takes: what its mixers, and other
-        modules that have this method, say of theirs.
+        """Names of parameters that nothing reads but products which autocast takes: what its branches say of theirs.
 
         autocast casts them before each product, so that they may come in its type: the numbers are the same.
         """
-        inner = [(path, module) for path, module in self.named_modules() if path and isinstance(module, Multiplies)]
-        return {f"{path}.{name}" for path, module in inner for name in module.products()}
+        return self._said(lambda branch: branch.products())
+
+    def coarse_products(self) -> set[str]:
+        """Those of `products` that a training may round to 8 bits as well. Never the head, and nothing that σ passes
+        through."""
+        return self._said(lambda branch: branch.coarse_products())
+
+    def _said(self, ask: Callable[[Branch], set[str]]) -> set[str]:
+        branches = [(path, module) for path, module in self.named_modules() if isinstance(module, Branch)]
+        return {f"{path}.{name}" for path, branch in branches for name in ask(branch)}
 
     def flops_per_token(self, length: int) -> float | None:
         """Forward FLOPs (2 × multiply-adds) per token at this length, head included, by formula.
@@ -152,7 +150,25 @@ class CachedBackbone(Backbone):
         return torch.stack(found, 1).flatten(0, 1)
 
 
-class Mixer(nn.Module, Part, ABC, kind="mixer", supplied=("dim", "length", "causal")):
+class Branch(nn.Module):
+    """What a block adds to the residual stream, position by position or along the sequence: an MLP, a mixer."""
+
+    def products(self) -> set[str]:
+        """Names of parameters that nothing reads but products which autocast takes: here those of linear maps, less
+        what branches inside say of theirs. One that reads such a parameter otherwise (in float32, or its type) leaves
+        it out.
+        """
+        branches = [m for m in self.modules() if isinstance(m, Branch) and m is not self]
+        inside = {m for branch in branches for m in branch.modules()}
+        maps = [(path, m) for path, m in self.named_modules() if isinstance(m, nn.Linear) and m not in inside]
+        return {f"{path}.{name}".lstrip(".") for path, m in maps for name, _ in m.named_parameters()}
+
+    def coarse_products(self) -> set[str]:
+        """Those of `products` that a training may round to 8 bits as well: here all of them."""
+        return self.products()
+
+
+class Mixer(Branch, Part, ABC, kind="mixer", supplied=("dim", "length", "causal")):
     """A sequence mixer of a block: h_BLD → h_BLD.
 
     Supplied: ``dim`` (D), ``length`` (the longest sequence asked for), ``causal``. Each mixer does both: with
@@ -177,13 +193,6 @@ class Mixer(nn.Module, Part, ABC, kind="mixer", supplied=("dim", "length", "caus
     def no_decay(self) -> set[str]:
         """Names of parameters besides biases and norms that weight decay must leave alone."""
         return set()
-
-    def products(self) -> set[str]:
-        """Names of parameters that nothing reads but products which autocast takes: those of linear maps.
-
-        A mixer that reads one of them otherwise (in float32, or its type) leaves it out.
-        """
-        return linear_names(self)
 
     @abstractmethod
     def forward(self, h_BLD: Tensor, cache: Any = None) -> Tensor:
@@ -229,9 +238,3 @@ class BlockMixer(CachedMixer):
 def linear_flops(*modules: nn.Module) -> int:
     """2 for each weight of the linear maps in these modules: FLOPs of one application."""
     return sum(2 * m.weight.numel() for module in modules for m in module.modules() if isinstance(m, nn.Linear))
-
-
-def linear_names(module: nn.Module) -> set[str]:
-    """Names of the parameters of the linear maps in a module."""
-    maps = [(path, m) for path, m in module.named_modules() if isinstance(m, nn.Linear)]
-    return {f"{path}.{name}".lstrip(".") for path, m in maps for name, _ in m.named_parameters()}

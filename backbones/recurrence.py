@@ -248,6 +248,11 @@ class Recurrent(BlockMixer):
         tails = sum(m.convolved * m.streams * m.conv.left * m.conv.weight.element_size() for m in cores if m.conv)
         return sum(max(4, core.A_log.element_size()) * core.state_numel for core in cores) + tails
 
+    def coarse_products(self) -> set[str]:
+        """The projections in and out; not what steps and rates of the scan are read off by, within the cores."""
+        cores = tuple(f"{path}." for path, module in self.named_modules() if isinstance(module, Core))
+        return {name for name in self.products() if not name.startswith(cores)}
+
     def no_decay(self) -> set[str]:
         """What the cores set apart."""
         return {f"{path}.{name}" for path, m in self.named_modules() if isinstance(m, Core) for name in m.no_decay()}

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.base import BlockMixer, CachedBackbone, CachedMixer, Mixer, linear_flops, linear_names
+from backbones.base import BlockMixer, Branch, CachedBackbone, CachedMixer, Mixer, linear_flops
 from backbones.conditioning import Conditioning, Embedding, Modulation
 from workbench.core.errors import WorkbenchError
 from workbench.kernels.precision import full_precision
@@ -36,7 +36,7 @@ class LayerNorm(nn.LayerNorm):
             return F.layer_norm(h_BLD.to(self.weight.dtype), self.normalized_shape, self.weight, self.bias, self.eps)
 
 
-class MLP(nn.Module):
+class MLP(Branch):
     """Linear → GELU (tanh form) → Linear, with biases."""
 
     def __init__(self, dim: int, ratio: float = 4) -> None:
@@ -49,10 +49,6 @@ class MLP(nn.Module):
     def forward(self, h_BLD: Tensor) -> Tensor:
         """Position by position."""
         return self.outer(F.gelu(self.inner(h_BLD), approximate="tanh"))
-
-    def products(self) -> set[str]:
-        """See `Backbone.products`: all."""
-        return linear_names(self)
 
 
 class Block(nn.Module):

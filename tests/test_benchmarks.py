@@ -52,3 +52,15 @@ def test_grid_overhead(monkeypatch, tmp_path):
     record = json.loads((tmp_path / "overhead.json").read_text())
     assert {len(found) for found in record["seconds_a_cell"].values()} == {1}
     assert record["ratio"] > 0 and "beside plain" in (tmp_path / "overhead.md").read_text()
+
+
+def test_moments(monkeypatch, tmp_path, capsys):
+    """Steps by float32 and by one byte at a toy size; torchao's would compile for half a minute."""
+    import moments
+
+    words = ["--vocab", "60", "--dim", "64", "--depth", "1", "--repeats", "1", "--ways", "adamw", "adamw8bit"]
+    monkeypatch.setattr(sys, "argv", ["moments.py", *words, "--out", str(tmp_path / "moments.json")])
+    moments.main()
+    rows = json.loads((tmp_path / "moments.json").read_text())["rows"]
+    assert rows["adamw"]["bytes"] > 7.9 and rows["adamw8bit"]["bytes"] < 2.5
+    assert "| adamw8bit |" in capsys.readouterr().out

@@ -41,7 +41,8 @@ class Estimate:
     token trained on: three times as much for each of the ``copies`` that the network reads of a sequence, and once for
     each look without gradient (a teacher's, a first pass). ``training_bytes``: of each of the recipe's ``processes``,
     weights, gradients, optimizer, average, teachers, activations of one micro-batch and two chunks of head outputs,
-    all in fp32. ``vocab``: tokens; ``vocab_assumed`` where the text decides and 256 is a guess. ``tokens_per_step``: of
+    all in fp32 (``train.float8`` changes none of these: its 8-bit copies live for a product at a time and are left
+    out). ``vocab``: tokens; ``vocab_assumed`` where the text decides and 256 is a guess. ``tokens_per_step``: of
     one update.
     """
 

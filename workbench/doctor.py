@@ -28,6 +28,7 @@ from workbench.kernels.dispatch import DISPATCHERS
 from workbench.recipe import load
 from workbench.run import RunFolder
 from workbench.train.checkpoint import STATE
+from workbench.train.float8 import hindrance
 from workbench.train.machine import choose_device, choose_precision
 
 PACKAGE = "sedd-workbench"
@@ -48,7 +49,7 @@ EXTRA = re.compile(r"extra\s*==\s*['\"]([\w-]+)['\"]")
 
 
 def machine() -> dict[str, Any]:
-    """What computes here."""
+    """What computes here; ``float8``: why training in 8-bit floats cannot be had ("": it can)."""
     device = choose_device("auto")
     precision, why = choose_precision("auto", device)
     pages = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
@@ -61,6 +62,7 @@ def machine() -> dict[str, Any]:
         "devices": torch.cuda.device_count(),
         "precision": precision,
         "why": why,
+        "float8": hindrance(device) or "",
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),

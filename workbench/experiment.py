@@ -26,8 +26,9 @@ from workbench.run import InUse, RunError, RunFolder
 from workbench.shards import forget
 from workbench.start import NOTE, note, parent_run, put
 from workbench.train.checkpoint import CheckpointError, Unreadable, read
+from workbench.train.float8 import require, told
 from workbench.train.loop import Trainer
-from workbench.train.machine import settle
+from workbench.train.machine import choose_device, settle
 from workbench.train.parallel import Parallel, join, leave
 from workbench.watching import evaluators_of, shown
 
@@ -87,6 +88,8 @@ def train(
                         f"{run.resolved} is not the recipe that this run was begun with (hash {resolved.hash}, then "
                         f"{run.hash}): undo the change, or train it as a recipe of its own"
                     )
+                settings = assemble.train_settings(resolved)
+                require(settings.float8, settings.float8_emulated, choose_device(settings.device, parallel.local))
                 parent = parent_run(resolved, run)
                 data = _text(run, resolved, cache, tell, parallel, parent)
                 trainer(run, resolved, data, parallel, quiet, parent).fit()
@@ -265,7 +268,7 @@ def examine(
     packing: Progress | None = None,
 ) -> Results:
     """Measure, and keep nothing. A metric that fails is reported in its cell and fails nothing else."""
-    opened = load_trained(run, resolved)
+    opened, settings = load_trained(run, resolved), assemble.train_settings(resolved)
     began = time.monotonic()
     data = assemble.prepare(resolved, cache, packing, run.path)
     require_same_text(run, data)
@@ -273,6 +276,7 @@ def examine(
     chosen = {name: one for name, one in every.items() if not one.every} or every
     examiner = opened.examiner(data)
     values: list[Value] = []
+    lowered = told(settings.float8, settings.float8_emulated)
     samples: list[str] = []
     real: list[str] = []
     for evaluation in chosen.values():
@@ -292,6 +296,7 @@ def examine(
             "date": time.strftime("%Y-%m-%d %H:%M"),
             "step": opened.step,
             "measured": resolved.measured,
+            **({"trained_in": lowered} if lowered else {}),
             "weights": "averaged" if resolved.data["train"]["ema"] else "last",
             "device": f"{opened.device}, {opened.precision}",
             "threads": torch.get_num_threads(),

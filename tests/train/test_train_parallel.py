@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,8 @@ STEPS, HALF = 20, 10
 BASE, ONE = {"steps": STEPS, "accumulate": 2}, {"steps": STEPS, "accumulate": 4}
 ONCE = {"free": False, "exchange": "once"}
 MUON = {"muon": True, "fsdp": {}}
+FLOAT8: dict = {"float8": {}, "float8 in rows": {"fsdp": {}}}
+LOWERED = {"float8": "tensorwise", "float8_emulated": True}
 JOBS = {
     "ddp": BASE,
     "fsdp": {**BASE, "fsdp": {}},
@@ -38,6 +41,8 @@ JOBS = {
     "on from one": {**BASE, "fsdp": {}},
     "half": {**BASE, "until": HALF, "fsdp": {}},
     "muon half": {**BASE, "until": HALF, **MUON},
+    "eight-bit moments": {**BASE, "fsdp": {}, "eight_bit": True},
+    **({name: {**BASE, **LOWERED, **sharing} for name, sharing in FLOAT8.items()} if find_spec("torchao") else {}),
 }
 """Trainings of two processes, in one session: starting processes takes longer than all of these."""
 FOUR = {
@@ -159,6 +164,35 @@ def test_two_processes_train_as_one_does(one, two, name):
     for rank in range(2):
         same_weights(torch.load(two / name / f"rank{rank}.pt")["whole"], one)
     same_logs(one, ended)
+
+
+def drift(weights, made):
+    """How far weights are from a trainer's, beside their size."""
+    wanted = named_weights(made.shell.net)
+    return max(float((weights[name] - w).norm() / w.norm().clamp(min=1e-3)) for name, w in wanted.items())
+
+
+def test_moments_in_one_byte_are_cut_by_rows(one, two, tmp_path):
+    """A block lies within a row: two processes' codes are one's but for ties, and one goes on from theirs."""
+    alone = made_until(tmp_path, eight_bit=True, **ONE)
+    alone.fit()
+    ended = trainer(two / "eight-bit moments", **JOBS["eight-bit moments"])
+    ended._resume()
+    assert ended.step == STEPS
+    found = named_weights(ended.shell.net)
+    assert drift(found, alone) < 5e-3 < drift(named_weights(one.shell.net), alone)
+    state = ended.learner.capture()[0]["optimizer"]
+    assert [len(value) for key, value in state.items() if "hidden.weight|exp" in key] == [16] * 4
+
+
+@pytest.mark.skipif(find_spec("torchao") is None, reason="needs torchao (extra float8)")
+@pytest.mark.parametrize("name", FLOAT8)
+def test_8_bit_floats_are_trained_in_by_two_as_by_one(one, two, tmp_path, name):
+    """Scales are of a micro-batch, and these are the same however many processes share them."""
+    alone = made_until(tmp_path, **LOWERED, **ONE)
+    alone.fit()
+    found = torch.load(two / name / "rank1.pt")["whole"]
+    assert drift(found, alone) < drift(named_weights(one.shell.net), alone) / 3
 
 
 def test_one_process_goes_on_from_the_rows_of_two(one, two):

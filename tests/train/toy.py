@@ -23,6 +23,7 @@ from workbench.processes.base import BUCKETS, Bound, Loss, Noised, Process, Shel
 from workbench.run import RunFolder
 from workbench.train.base import Evaluator
 from workbench.train.ddp import Ddp
+from workbench.train.eight_bit import AdamW8bit
 from workbench.train.fsdp import Fsdp
 from workbench.train.loop import Trainer
 from workbench.train.optim import AdamW, Muon, Optimizer
@@ -54,6 +55,9 @@ class ToyNet(Backbone):
 
     def no_decay(self):
         return {"apart"}
+
+    def coarse_products(self):
+        return {"hidden.weight", "hidden.bias"}
 
 
 class ToyProcess(Process):
@@ -136,6 +140,8 @@ def settings(**changes) -> Train:
     optimizer: Optimizer = AdamW(lr=3e-3, weight_decay=0.1)
     if changes.pop("muon", False):
         optimizer = Muon(lr=3e-3, weight_decay=0.1)
+    if changes.pop("eight_bit", False):
+        optimizer = AdamW8bit(lr=3e-3, weight_decay=0.1)
     sharing = Fsdp(**changes.pop("fsdp")) if "fsdp" in changes else Ddp()
     defaults = dict(
         steps=40, batch=8, optimizer=optimizer, schedule=Cosine(warmup=5), parallel=sharing, ema=0.99,

@@ -11,6 +11,8 @@ from workbench.bench import dense, nets
 from workbench.bench.base import Benchmark, Goal, Meter
 from workbench.bench.updates import RATE, update_of
 from workbench.core.bounds import Count
+from workbench.train.eight_bit import AdamW8bit
+from workbench.train.recompute import recompute_blocks
 
 EMA = 0.9999
 
@@ -22,8 +24,9 @@ class Training(Benchmark):
     *published* is the official code's way, written plainly: head outputs, scores and loss of all positions × the
     vocabulary, averages tensor by tensor. *memory kept* is the same with freed memory kept by the process, which is
     a setting of the allocator that the workbench makes and anybody could. The network is the same in all ways. bf16 is
-    autocast: blocks in bfloat16, the scores of rows in float32. What is wanted is beside published fp32; the
-    ratios to published bf16 say what of it is not due to bfloat16.
+    autocast: blocks in bfloat16, the scores of rows in float32. *8-bit moments* is optimizer adamw8bit,
+    *blocks recomputed* is train.recompute: 1. What is wanted is beside published fp32; the ratios to published bf16 say
+    what of it is not due to bfloat16.
 
     Settings:
         cases: [vocabulary, sequences] of a batch, a case each
@@ -35,9 +38,12 @@ class Training(Benchmark):
 
     yardstick = "published fp32"
     besides = ("published bf16", "published bf16, memory kept")
-    ways = (yardstick, "published fp32, memory kept", *besides, "workbench fp32", "workbench bf16")
+    small = ("workbench bf16, 8-bit moments", "workbench bf16, 8-bit moments, blocks recomputed")
+    ways = (yardstick, "published fp32, memory kept", *besides, "workbench fp32", "workbench bf16", *small)
     goals = (
         Goal("workbench bf16", ratio=4.0, memory=1 / 3, case="vocabulary 50,257"),
+        Goal(small[0], memory=1 / 3, case="vocabulary 50,257"),
+        Goal(small[1], memory=1 / 3, case="vocabulary 50,257"),
         Goal("workbench bf16", ratio=1.5, case="vocabulary 1,000"),
     )
 
@@ -79,7 +85,8 @@ class Training(Benchmark):
                     dense.train_step(net, optimizer, average, x0_BL, generator)
         else:
             process = nets.diffusion(vocab, self.length, meter.device)
-            update = update_of(net, process, batch, meter, low, EMA)
+            recompute_blocks(net, int("recomputed" in way))
+            update = update_of(net, process, batch, meter, low, EMA, AdamW8bit(lr=RATE) if way in self.small else None)
         meter.begin()
         seconds = meter.seconds(update, self.repeats)
         return {"seconds": seconds, "peak_mb": meter.peak_mb(), "tokens_per_second": batch * self.length / seconds}

@@ -14,16 +14,28 @@ from workbench.core.rng import Rng
 from workbench.processes.base import Process, Shell
 from workbench.train.ddp import Ddp
 from workbench.train.learner import Learner
-from workbench.train.optim import AdamW
+from workbench.train.optim import AdamW, Optimizer
 from workbench.train.schedules import Warmup
 from workbench.train.section import Train
 
 RATE = 3e-4
 
 
-def update_of(net: nn.Module, process: Process, batch: int, meter: Meter, low: bool, ema: float) -> Callable[[], None]:
-    """An update on ``batch`` random blocks: prepare, loss, backward, clip, fused AdamW, average; ``low``: autocast."""
-    settings = Train(steps=1 << 30, batch=batch, optimizer=AdamW(lr=RATE), schedule=Warmup(0), parallel=Ddp(), ema=ema)
+def update_of(
+    net: nn.Module,
+    process: Process,
+    batch: int,
+    meter: Meter,
+    low: bool,
+    ema: float,
+    optimizer: Optimizer | None = None,
+) -> Callable[[], None]:
+    """An update on ``batch`` random blocks: prepare, loss, backward, clip, step, average; ``low``: autocast.
+
+    ``optimizer``: fused AdamW where left out.
+    """
+    by = optimizer or AdamW(lr=RATE)
+    settings = Train(steps=1 << 30, batch=batch, optimizer=by, schedule=Warmup(0), parallel=Ddp(), ema=ema)
     learner, shell, device = Learner(net, settings), Shell(net), torch.device(meter.device)
     x0_BL = np.random.default_rng(0).integers(0, process.outputs - 1, (batch, process.length))
     numbers, rng = itertools.count(), Rng(1)

@@ -55,6 +55,7 @@ def _print(found: Mapping[str, Any]) -> None:
     memory = f", {amount(here['memory_bytes'])}B memory" if here["memory_bytes"] else ""
     print(f"workbench {here['workbench']} · Python {here['python']} · torch {here['torch']}")
     print(f"device: {here['device']}, {here['precision']} ({here['why']})")
+    print(f"training in 8-bit floats: {'no, ' + here['float8'] if here['float8'] else 'yes'}")
     print(f"CPU: {here['cpu']}, {here['cores']} cores, torch uses {here['threads']} threads{memory}")
     rows = [
         (operation, name, why)

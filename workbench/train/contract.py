@@ -125,7 +125,7 @@ def _says_its_state(part: Optimizer) -> Iterator[str]:
         for key, value in state_tensors(optimizers, net)[0].items():
             kept[key.rpartition(STATE)[0]] += value.numel()
         for name, parameter in net.named_parameters():
-            if kept[name] != (wanted := said[name].each * parameter.numel() + said[name].once):
+            if kept[name] != (wanted := said[name].numbers(parameter.numel())):
                 yield f"`state` says {wanted} numbers are kept of {name}; there are {kept[name]}"
 
 

@@ -38,7 +38,7 @@ def footprint(
     trained = {name: sizes[name] for name, p in net.named_parameters() if p.requires_grad}
     one = max((p.element_size() for p in net.parameters()), default=4)
     state = optimizer.state(trainable)
-    kept = sum(state[name].each * one * size + 4 * state[name].once for name, size in trained.items())
+    kept = sum(state[name].bytes(size, one) for name, size in trained.items())
     numbers = sum(trained.values())
     cut = sharing.rows(processes, processes) < processes
     stepping = optimizer.gathered(trainable) if cut else 0  # after the backward pass, when nothing else is gathered

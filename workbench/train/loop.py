@@ -19,6 +19,7 @@ from workbench.processes.base import Noised, Process, Shell
 from workbench.train.base import Evaluator, Folder, Outcome, Windows
 from workbench.train.checkpoint import Checkpoints
 from workbench.train.evaluating import Evaluations
+from workbench.train.float8 import lower
 from workbench.train.interrupt import Interrupted, Interrupts
 from workbench.train.learner import Learner, compile_blocks, compiled_graphs
 from workbench.train.log import Log, NoLog
@@ -59,7 +60,8 @@ class Trainer:
         ``hparams``: the run's settings, nested, for loggers. ``quiet``: show no progress.
 
         Raises:
-            WorkbenchError: the device is absent, the batch cannot be cut as asked, or ``best`` names nothing.
+            WorkbenchError: the device is absent or has no 8-bit floats where they are asked for, the batch cannot be
+                cut as asked, or ``best`` names nothing.
         """
         self.settings, self.process, self.windows, self.rng, self.run = settings, process, windows, rng, run
         self.bytes_per_token, self.hparams, self.parallel = bytes_per_token, hparams, parallel or Parallel()
@@ -68,6 +70,7 @@ class Trainer:
         self.device = self.machine.device
         self.slices = self.parallel.slices(settings.batch, settings.accumulate)
         process.place(self.device)
+        self.machine.float8 = lower(shell.net, settings.float8, settings.float8_emulated, self.device)
         recompute_blocks(shell.net, settings.recompute)
         if settings.compile:
             compile_blocks(shell.net)

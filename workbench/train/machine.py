@@ -102,6 +102,7 @@ class Machine:
         self.threads = settle(threads)
         self.device = choose_device(device, local)
         self.precision, self.why = choose_precision(precision, self.device)
+        self.float8 = ""  # what is computed in 8-bit floats, in words
 
     def autocast(self) -> torch.autocast:
         """The context of a forward pass in the chosen precision."""
@@ -110,7 +111,7 @@ class Machine:
     def facts(self) -> dict[str, Any]:
         """What the last bits of the weights depend on, for the checkpoint; ``name``: `name_of` the device."""
         facts = {"precision": self.precision, "threads": self.threads, "torch": torch.__version__}
-        return {**facts, "name": name_of(self.device)}
+        return {**facts, "name": name_of(self.device), **({"float8": self.float8} if self.float8 else {})}
 
     def go_on(self, facts: Mapping[str, Any]) -> list[str]:
         """Keep a checkpoint's precision; what to tell the reader where the last bits will differ."""
@@ -121,8 +122,9 @@ class Machine:
         return [f"not to the last bit what an uninterrupted run gives: {'; '.join(changed)}"] if changed else []
 
     def __str__(self) -> str:
-        """``cpu, bf16 (this CPU has AVX512-BF16), 2 CPU threads``."""
-        return f"{self.device}, {self.precision} ({self.why}), {self.threads} CPU threads"
+        """``cpu, bf16 (this CPU has AVX512-BF16), 2 CPU threads``, and what is in 8-bit floats."""
+        facts = f"{self.device}, {self.precision} ({self.why}), {self.threads} CPU threads"
+        return f"{facts}; {self.float8}" if self.float8 else facts
 
 
 def memory_mb(device: torch.device) -> float:

@@ -42,10 +42,23 @@ class Trainable(Protocol):
 
 
 class Kept(NamedTuple):
-    """Numbers that an optimizer keeps: ``each`` for every one of a parameter's, ``once`` (4 bytes) for all of it."""
+    """What an optimizer keeps: ``each`` numbers for every one of a parameter's, ``once`` (4 bytes) for all of it.
+
+    ``codes``: of one byte, for every one; each of them with a scale (4 bytes) a ``block``, which lies within a row.
+    """
 
     each: int
     once: int
+    codes: int = 0
+    block: int = 1
+
+    def numbers(self, size: int) -> int:
+        """How many, for a parameter of ``size``."""
+        return self.each * size + self.once + self.codes * (size + size // self.block)
+
+    def bytes(self, size: int, one: int) -> int:
+        """What they take; ``one``: bytes of one of the parameter's."""
+        return self.each * one * size + 4 * self.once + self.codes * (size + 4 * (size // self.block))
 
 
 class Optimizer(Part, ABC, kind="optimizer"):

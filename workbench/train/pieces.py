@@ -46,15 +46,19 @@ def whole(tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def cut_like(model: Tensor, rows: Tensor) -> Tensor:
-    """``rows`` as this process's part of a tensor that is cut as ``model`` is; themselves where it is whole."""
+    """``rows`` as this process's part of a tensor that is cut as ``model`` is; themselves where it is whole.
+
+    They may be of another width than ``model``'s.
+    """
     if not is_cut(model):
         return rows
     from torch.distributed.tensor import DTensor
 
     held: Any = model
     mesh, placements = held.device_mesh, held.placements
-    rows = rows.to(mesh.device_type)
-    return DTensor.from_local(rows, mesh, placements, run_check=False, shape=model.shape, stride=model.stride())
+    rows = rows.to(mesh.device_type).contiguous()
+    shape = torch.Size((model.shape[0], *rows.shape[1:]))
+    return DTensor.from_local(rows, mesh, placements, run_check=False, shape=shape, stride=rows.stride())
 
 
 def rows_of(rank: int, world: int, rows: int) -> slice:

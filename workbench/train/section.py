@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from workbench.core.bounds import Count, Natural, NonNegative, Probability
 from workbench.core.errors import Problem
 from workbench.core.part import Section
+from workbench.train.float8 import Scaling
 from workbench.train.loggers import Logger, TensorBoard
 from workbench.train.optim import Optimizer
 from workbench.train.schedules import Schedule
@@ -30,6 +31,12 @@ class Train(Section):
         clip: largest norm of the gradient; 0 for no clipping.
         ema: decay of the averaged weights, which are what is evaluated and sampled; 0 for none.
         precision: type of the network's products; auto is bf16 on CUDA and on CPUs made for it, else fp32.
+        float8: how factors in the linear maps of mixers and MLPs are scaled and rounded to 8-bit floats in training, by
+            torchao (extra float8; CUDA from compute capability 8.9 on): tensorwise (fastest), rowwise,
+            rowwise_with_gw_hp (a weight's gradient in full; most exact) or none. Weights stay float32, the head and
+            all that σ passes through as they are; evaluation and sampling compute in precision.
+        float8_emulated: round as float8 says and take the products in float32, slowly, on any device: its numbers
+            without its speed.
         recompute: every n-th block keeps its inputs alone and computes its forward pass again in the backward pass (1:
             all do); less memory for a third more time at most, the same numbers. 0 for none.
         compile: compile each block of the backbone with torch.compile; the first step then takes 10–60 s. The log
@@ -60,12 +67,13 @@ class Train(Section):
             *("parallel", "recompute", "replay"),
         )
     )
+    neutral = {"float8": "none", "float8_emulated": False}
     usual = {"optimizer": {"type": "adamw"}, "schedule": {"type": "warmup"}, "parallel": {"type": "ddp"}}
 
     @classmethod
     def misfits(cls, node: Node, root: Node) -> Iterator[Problem]:
         """A batch that cannot be cut into micro-batches; a best figure of no evaluation that runs while training;
-        a start at the unigram that head or readout cannot say."""
+        a start at the unigram that head or readout cannot say; 8-bit floats beside a setting that says otherwise."""
         yield from super().misfits(node, root)
         batch, accumulate, best = (node.settings[name] for name in ("batch", "accumulate", "best"))
         if batch % accumulate:
@@ -80,6 +88,11 @@ class Train(Section):
                     f"There are: {', '.join(names) or 'none'}",
                 )
 
+        lowered, emulated = node.settings["float8"] != "none", node.settings["float8_emulated"]
+        if emulated and not lowered:
+            yield Problem(f"{node.path}.float8_emulated", "there is nothing to emulate: float8 is none")
+        if lowered and not emulated and node.settings["precision"] == "fp32":
+            yield Problem(f"{node.path}.precision", "float8's products give bfloat16; take auto or bf16")
         if node.settings["unigram_start"]:
             yield from _no_unigram(f"{node.path}.unigram_start", root)
 
@@ -94,6 +107,8 @@ class Train(Section):
         clip: NonNegative = 1.0,
         ema: Probability = 0.9999,
         precision: Literal["auto", "fp32", "bf16"] = "auto",
+        float8: Scaling = "none",
+        float8_emulated: bool = False,
         recompute: Natural = 0,
         compile: bool = False,
         replay: bool = False,
@@ -115,6 +130,7 @@ class Train(Section):
         self.optimizer, self.schedule, self.parallel = optimizer, schedule, parallel
         self.clip, self.ema = clip, ema
         self.precision, self.recompute, self.compile, self.device = precision, recompute, compile, device
+        self.float8, self.float8_emulated = float8, float8_emulated
         self.replay, self.threads, self.prefetch = replay, threads, prefetch
         self.log_every, self.checkpoint_every, self.keep, self.best = log_every, checkpoint_every, keep, best
         self.skip_nonfinite, self.minutes = skip_nonfinite, minutes
