@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from workbench.cli import main as entry
+from workbench.cli import tables
 from workbench.cli.main import main
 from workbench.core import index
 from workbench.core.errors import WorkbenchError
@@ -255,13 +256,20 @@ def test_check_good_recipes(run):
 
 
 def test_figures_are_never_broken_however_narrow_the_terminal(run, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "50")
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(tables.console, "__defaults__", (50,))
     status, out, _ = run("check", SMOKE / "sedd.yaml", SMOKE / "gpt2.yaml", "--lengths", "32")
     found = json.loads(run("check", SMOKE / "sedd.yaml", SMOKE / "gpt2.yaml", "--json")[1])["recipes"]
     assert status == 0
     words = out.split()
     assert all(one["hash"] in words for one in found) and {"non-embedding", "FLOPs/token", "memory"} <= set(words)
     assert max(map(len, out.splitlines())) <= 50
+
+
+@pytest.mark.parametrize(("columns", "width"), [("80", tables.WIDE), ("300", 300), ("wide", tables.WIDE)])
+def test_the_environment_widens_what_is_piped_and_never_narrows_it(columns, width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert tables.console().width == width
 
 
 def test_check_says_what_each_of_several_processes_holds(run):

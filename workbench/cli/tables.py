@@ -17,8 +17,8 @@ WIDE = 160
 
 
 def console(wide: int | None = WIDE) -> Console:
-    """Where commands print to; ``wide``: columns where that is no terminal and the environment's ``COLUMNS`` says
-    nothing (None: what rich takes)."""
+    """Where commands print to; ``wide``: columns where that is no terminal, more where the environment's ``COLUMNS``
+    says so (None: what rich takes). Fewer it cannot say: programs set it for their own screens, and lines would break."""
     from rich.console import Console
 
     class Piped(Console):
@@ -28,8 +28,9 @@ def console(wide: int | None = WIDE) -> Console:
             """Leave it to the entry point; rich ends the process with status 1."""
             raise BrokenPipeError
 
-    told = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Piped(width=None if told else wide, highlight=False, soft_wrap=False)
+    if wide is not None and (told := os.environ.get("COLUMNS", "")).isdigit():
+        wide = max(wide, int(told))
+    return Piped(width=None if sys.stdout.isatty() else wide, highlight=False, soft_wrap=False)
 
 
 def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:

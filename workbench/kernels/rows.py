@@ -171,7 +171,7 @@ class _FusedRows(torch.autograd.Function):
             raise RuntimeError("the fused rows' gradient can be taken once; compute the loss again")
         grads, ctx.grads = ctx.grads, None
         # a pass over the head's gradient for nothing where the factor is 1; asking a GPU for it would wait for it
-        unscaled = grad_total.device.type == "cpu" and float(grad_total) == 1.0
+        unscaled = grad_total.device.type == "cpu" and float(grad_total.detach().numpy()) == 1.0
         for grad in grads:
             if grad is not None and not unscaled:
                 grad.mul_(grad_total.to(grad.dtype))
