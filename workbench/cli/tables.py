@@ -18,7 +18,7 @@ WIDE = 160
 
 def console(wide: int | None = WIDE) -> Console:
     """Where commands print to; ``wide``: columns where that is no terminal, more where the environment's ``COLUMNS``
-    says so (None: what rich takes). Fewer it cannot say: programs set it for their own screens, and lines would break."""
+    says so (None: what rich takes). Fewer it cannot say: some set it for their own screens, and lines would break."""
     from rich.console import Console
 
     class Piped(Console):
