@@ -96,8 +96,8 @@ class Gpt2Sampling(Benchmark):
     """Texts of GPT-2 with a cache of keys and values, from random weights of one size.
 
     *transformers* is its ``generate`` with its own cache, drawing from the whole law; in bf16 its weights are bfloat16,
-    head and all. The workbench draws by inverse CDF in float64, from a head in float32; in bf16 on a CPU it packs weights
-    in float16 (`workbench.kernels.few_rows`; 0.3 s for such a head) during the first batch, which does not count here.
+    head and all. The workbench draws by inverse CDF in float64, from a head in float32; in bf16 on a CPU it packs
+    weights in float16 (`workbench.kernels.few_rows`; 0.3 s for such a head) during the first batch, which is not timed.
 
     Settings:
         batches: numbers of texts at a time
