@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from workbench.core.errors import WorkbenchError
-from workbench.kernels import conv, dispatch, few_rows, selective_scan, ssd  # noqa: F401 (they make dispatchers)
+from workbench.kernels import conv, dispatch, selective_scan, ssd  # noqa: F401 (they make dispatchers)
 from workbench.kernels.attention import ATTENTION, attention, reference
 from workbench.kernels.dispatch import Candidate, Dispatcher, absent
-from workbench.kernels.few_rows import FEW_ROWS
 from workbench.kernels.products import PRODUCT, vendor
 from workbench.kernels.replay import REPLAY
 
@@ -136,7 +135,6 @@ def test_a_survey_says_what_auto_takes(dispatcher, device):
     known = {"attention": "sdpa", "attention of blocks": "spans", "convolution": "taps", PRODUCT.operation: product}
     known["passes over a chunk of head outputs"] = "torch"
     known[REPLAY.operation] = "replay" if device == "cuda" else "eager"
-    known[FEW_ROWS.operation] = "torch" if few_rows._callable(device, torch.float32) else "half"
     assert taken == known.get(dispatcher.operation, "chunked")  # no package here
     assert all(why for _, _, why in rows) and not dispatcher.picked()
 

@@ -10,12 +10,11 @@ from backbones.gpt2 import GPT2
 from samplers.base import Canvas
 from samplers.left_to_right import LeftToRight
 from workbench.core.rng import Rng
-from workbench.kernels.few_rows import FEW
 from workbench.kernels.precision import cast_once
 from workbench.processes.autoregressive import Autoregressive
 from workbench.processes.base import Shell
 
-VOCAB, LENGTH, TEXTS = 40, 6, FEW + 1
+VOCAB, LENGTH = 40, 6
 
 
 class Casts(TorchDispatchMode):
@@ -41,7 +40,7 @@ def drawn(net, once):
     with Casts(list(net.parameters())) as casts, torch.no_grad():
         context = cast_once(net) if once else torch.no_grad()
         with context, torch.autocast("cpu", torch.bfloat16):
-            return LeftToRight().draw(view, Canvas.blank(TEXTS, LENGTH), Rng(0)).tokens_BL, casts
+            return LeftToRight().draw(view, Canvas.blank(3, LENGTH), Rng(0)).tokens_BL, casts
 
 
 def test_weights_are_cast_once_and_texts_are_the_same():

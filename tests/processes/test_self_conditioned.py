@@ -21,7 +21,6 @@ from tests.kernels.test_precision import Casts
 from tests.samplers.toys import reverse
 from workbench.core.errors import WorkbenchError
 from workbench.core.rng import Rng
-from workbench.kernels.few_rows import FEW
 from workbench.kernels.precision import cast_once
 from workbench.processes.base import Shell
 from workbench.processes.diffusion import Diffusion

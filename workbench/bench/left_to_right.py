@@ -28,7 +28,8 @@ Ready = tuple[Callable[[], object], AbstractContextManager[None]]
 class Gpt2Training(Benchmark):
     """A training update of GPT-2 without an average of the weights.
 
-    *plain* is a loop in the manner of nanoGPT: all logits at once, cross-entropy by PyTorch, clip, AdamW.
+    *plain* is a loop in the manner of nanoGPT: all logits at once, cross-entropy by PyTorch, clip, AdamW (fused on CUDA
+    alone, as there; the workbench's is fused on a CPU too).
 
     Settings:
         vocab: tokens
@@ -96,8 +97,7 @@ class Gpt2Sampling(Benchmark):
     """Texts of GPT-2 with a cache of keys and values, from random weights of one size.
 
     *transformers* is its ``generate`` with its own cache, drawing from the whole law; in bf16 its weights are bfloat16,
-    head and all. The workbench draws by inverse CDF in float64, from a head in float32; in bf16 on a CPU it packs
-    weights in float16 (`workbench.kernels.few_rows`; 0.3 s for such a head) during the first batch, which is not timed.
+    head and all. The workbench draws by inverse CDF in float64, from a head in float32.
 
     Settings:
         batches: numbers of texts at a time

@@ -8,8 +8,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from workbench.kernels.few_rows import few_rows
-
 
 def full_precision(like: Tensor) -> AbstractContextManager[None]:
     """A region without autocast on the device of ``like`` (devices that know no autocast, as meta, have none)."""
@@ -25,10 +23,10 @@ def cast_once(module: nn.Module) -> Iterator[None]:
 
     autocast keeps a cast weight until it is left, but only of weights that require a gradient. Frozen ones it casts
     again at every product: for a few rows (a token from a cache) that is most of the product's cost. The numbers are
-    the same; products of few rows may be finer (`workbench.kernels.few_rows`).
+    the same.
     """
     frozen = [weight for weight in module.parameters() if not weight.requires_grad and weight.is_floating_point()]
-    with torch.no_grad(), few_rows(module):
+    with torch.no_grad():
         for weight in frozen:
             weight.requires_grad_(True)
         try:

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from workbench.kernels import few_rows
 from workbench.kernels.head_gradients import HeadGradients
 from workbench.kernels.precision import full_precision, relaxed_products
 from workbench.kernels.products import linear
@@ -80,9 +79,6 @@ def head_rows(head: nn.Linear, h_RD: Tensor) -> Tensor:
     Every use of a head goes through here. On CUDA under autocast the product is taken in the autocast type with
     float32 accumulation *and output*; rounding scores to bfloat16 would cost 1–2 % of each score.
     """
-    out_RS = few_rows.product(head, h_RD)
-    if out_RS is not None:
-        return out_RS
     low = _low_dtype(h_RD, head.weight)
     with full_precision(h_RD):
         return _product(h_RD, head.weight, head.bias, low)
@@ -171,7 +167,7 @@ class _FusedRows(torch.autograd.Function):
             raise RuntimeError("the fused rows' gradient can be taken once; compute the loss again")
         grads, ctx.grads = ctx.grads, None
         # a pass over the head's gradient for nothing where the factor is 1; asking a GPU for it would wait for it
-        unscaled = grad_total.device.type == "cpu" and float(grad_total.detach().numpy()) == 1.0
+        unscaled = grad_total.device.type == "cpu" and float(grad_total.detach().float().numpy()) == 1.0
         for grad in grads:
             if grad is not None and not unscaled:
                 grad.mul_(grad_total.to(grad.dtype))
