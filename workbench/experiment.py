@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from workbench import assemble
+from workbench.core.errors import WorkbenchError
 from workbench.core.files import read_json, write_json
 from workbench.core.loading import Resolved
 from workbench.data.base import Progress
@@ -107,17 +108,19 @@ def _text(
     parent: RunFolder | None,
 ) -> Prepared:
     """The text of a run, which the first process prepares, checks and notes: it is long, and they share the cache."""
-    streams = ""
     if parallel.lead:
         try:
-            folder = run.path if parent is None or (run.path / assemble.TOKENIZER).is_dir() else parent.path
-            data = assemble.prepare(resolved, cache, tell, folder)
-            require_same_text(run, data)
-            data.tokenizer.save(run.path / assemble.TOKENIZER)
-            write_json(run.path / DATA, data.meta)
-            streams = json.dumps(dict(data.streams))
-        finally:
-            parallel.told(streams)
+            with parallel.busy():
+                folder = run.path if parent is None or (run.path / assemble.TOKENIZER).is_dir() else parent.path
+                data = assemble.prepare(resolved, cache, tell, folder)
+                require_same_text(run, data)
+                data.tokenizer.save(run.path / assemble.TOKENIZER)
+                write_json(run.path / DATA, data.meta)
+        except BaseException:
+            with suppress(WorkbenchError):  # this error is the one to be read
+                parallel.told("")
+            raise
+        parallel.told(json.dumps(dict(data.streams)))
         return data
     if not (streams := parallel.told("")):
         raise RunError("the first process could not prepare the text, and says why")

@@ -387,3 +387,11 @@ def test_meta_is_plain_data(tmp_path: Path) -> None:
     kept: dict[str, Iterable] = read_json(tokens.folder / "meta.json")
     assert json.loads(json.dumps(kept)) == tokens.meta
     assert kept["tokenizer"] == {"type": "bytes", "digest": Bytes().digest(), "vocab": 257}
+
+
+def test_a_chunk_is_read_in_pieces_however_large_it_is(tmp_path, monkeypatch):
+    """What one `pread` gives is bounded (2 GiB on Linux): a chunk beyond it is not damaged."""
+    tokens = pack(Listed(TEXTS), Bytes(), "train", tmp_path, chunk=40)
+    whole = os.pread
+    monkeypatch.setattr(os, "pread", lambda file, size, at: whole(file, min(size, 7), at))
+    tokens.verify()

@@ -242,9 +242,9 @@ def test_a_network_without_hints_keeps_its_hash():
 @torch.no_grad()
 def test_without_a_gradient_both_passes_of_all_looks_share_casts():
     process, net = made(), network(dtype=torch.float32).eval().requires_grad_(False)
-    x_BL, sigma_B = torch.full((FEW, L), V), torch.full((FEW,), 0.7, dtype=torch.float64)
+    x_BL, sigma_B = torch.full((2, L), V), torch.full((2,), 0.7, dtype=torch.float64)
     with cast_once(net), torch.autocast("cpu", torch.bfloat16), Casts(list(net.parameters())) as casts:
         view = process.view(Shell(net))
         for _ in range(3):
-            view.hinted(x_BL, sigma_B).log_score(torch.arange(FEW * L))
+            view.hinted(x_BL, sigma_B).log_score(torch.arange(2 * L))
     assert 0 < casts.seen <= len(list(net.parameters()))

@@ -85,7 +85,11 @@ class Tokens:
         with self.path.open("rb") as file, ThreadPoolExecutor(cores()) as pool:
 
             def found(size: int, end: int) -> str:
-                return hashlib.sha256(os.pread(file.fileno(), size, end - size)).hexdigest()
+                digest, at = hashlib.sha256(), end - size
+                while piece := os.pread(file.fileno(), min(files.PIECE, end - at), at):  # it gives 2 GiB at most
+                    digest.update(piece)
+                    at += len(piece)
+                return digest.hexdigest()
 
             for number, digest in enumerate(pool.map(found, sizes, accumulate(sizes))):
                 if digest != self.meta["chunks"][number]["sha256"]:

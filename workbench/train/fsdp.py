@@ -63,6 +63,12 @@ class Fsdp(Sharing):
         train = root.find("train")
         if train is not None and node.settings["param_dtype"] == LOW and train.settings["precision"] == "fp32":
             yield Problem(f"{node.path}.param_dtype", _unfit("train.precision is fp32"))
+        if train is not None and node.settings["param_dtype"] == LOW and train.settings["float8"] != "none":
+            yield Problem(
+                f"{node.path}.param_dtype",
+                f"weights that come in {LOW} would be rounded twice under train.float8, to another training than one "
+                "process's; leave param_dtype float32",
+            )
         optimizer: Any = root.find("train.optimizer")
         if optimizer is not None and optimizer.part.whole_matrices:
             yield Problem(

@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -17,6 +20,8 @@ from workbench.core.errors import WorkbenchError
 
 PATIENCE = timedelta(hours=2)
 """How long ranks wait for the first one to evaluate and to save."""
+BUSY, BEAT = "…", 60.0
+"""What the first process says while it prepares something, and after how many seconds again."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +75,44 @@ class Parallel:
         return int(shared.item())
 
     def told(self, words: str) -> str:
-        """What the first process says, in all of them."""
+        """What the first process says, in all of them; the others wait as long as it is `busy`.
+
+        Raises:
+            WorkbenchError: one of them has ended, or does not answer.
+        """
         said = [words]
-        if self.world > 1:
-            dist.broadcast_object_list(said)
+        while self.world > 1:
+            try:
+                dist.broadcast_object_list(said)
+            except RuntimeError as error:
+                reason = f"{error!s:.200}".splitlines()[0]
+                raise WorkbenchError(f"a process of this training has ended: {reason}") from error
+            if self.lead or said[0] != BUSY:
+                break
         return said[0]
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """What the first process does before it is `told`, however long it takes: nobody's patience ends meanwhile."""
+        if self.world == 1 or not self.lead:
+            yield
+            return
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(BEAT):
+                try:
+                    dist.broadcast_object_list([BUSY])
+                except RuntimeError:  # somebody has ended, which the next exchange says
+                    return
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def wait(self) -> None:
         """Meet the other processes."""
