@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -19,9 +18,6 @@ from workbench.core.rng import Rng
 from workbench.kernels.precision import cast_once
 from workbench.processes.autoregressive import Autoregressive
 from workbench.processes.base import Shell
-
-Ready = tuple[Callable[[], object], AbstractContextManager[None]]
-"""What draws a batch of texts, and what stands around all of them."""
 
 
 @Benchmark.register("gpt2_training")
@@ -140,15 +136,13 @@ class Gpt2Sampling(Benchmark):
         kind, _, precision = way.partition(" ")
         meter.settle()
         batch = self.named[case]
-        make = self._theirs if kind == "transformers" else self._ours
-        call, kept = make(meter, batch, precision == "bf16")
+        call = (self._theirs if kind == "transformers" else self._ours)(meter, batch, precision == "bf16")
         meter.begin()
-        with kept:
-            seconds = meter.seconds(call, self.repeats)
+        seconds = meter.seconds(call, self.repeats)
         tokens = batch * self.sizes[1]
         return {"seconds": seconds, "peak_mb": meter.peak_mb(), "tokens_per_second": tokens / seconds}
 
-    def _theirs(self, meter: Meter, batch: int, low: bool) -> Ready:
+    def _theirs(self, meter: Meter, batch: int, low: bool) -> Callable[[], object]:
         if importlib.util.find_spec("transformers") is None:
             raise Absent('transformers is not installed: pip install "sedd-workbench[eval]" brings it')
         from transformers import GPT2Config, GPT2LMHeadModel
@@ -165,16 +159,16 @@ class Gpt2Sampling(Benchmark):
         start = torch.full((batch, 1), vocab - 1, device=meter.device)
         how = {"do_sample": True, "top_k": 0, "max_new_tokens": length, "use_cache": True}
         seen = torch.ones_like(start)
-        return lambda: net.generate(start, attention_mask=seen, pad_token_id=vocab - 1, **how), nullcontext()
+        return lambda: net.generate(start, attention_mask=seen, pad_token_id=vocab - 1, **how)
 
-    def _ours(self, meter: Meter, batch: int, low: bool) -> Ready:
+    def _ours(self, meter: Meter, batch: int, low: bool) -> Callable[[], object]:
         vocab, length, _, _ = self.sizes
         net = nets.gpt2(*self.sizes, meter.device).eval().requires_grad_(False)
         view = Autoregressive(vocab, vocab - 1, length).view(Shell(net))
         canvas = Canvas.blank(batch, length)
 
         def draw() -> None:
-            with meter.autocast(low):
+            with cast_once(net), meter.autocast(low):
                 LeftToRight().draw(view, canvas, Rng(0))
 
-        return draw, cast_once(net)
+        return draw

@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workbench.core.bounds import NonNegative, Positive, Probability
-from workbench.train.optim import Kept, Optimizer, Trainable, split
+from workbench.train.optim import AdamW, Kept, Optimizer, Trainable, decaying, split
 from workbench.train.pieces import cut_like, local
 
 BLOCK, LEAST = 256, 8
@@ -31,36 +30,13 @@ MEAN, SQUARE, SCALE, STEP = "exp_avg", "exp_avg_sq", "_scale", "step"
 
 
 @Optimizer.register("adamw8bit")
-class AdamW8bit(Optimizer):
-    """AdamW with both moments of matrices in one byte a number: a quarter of the memory, slower steps.
-
-    Settings:
-        lr: learning rate, before the schedule.
-        beta1: decay of the mean of gradients.
-        beta2: decay of the mean of squared gradients.
-        eps: added to the root of the second moment.
-        weight_decay: of matrices only; not of norms, biases, embeddings and what the backbone sets apart.
-    """
-
-    def __init__(
-        self,
-        lr: Positive = 3e-4,
-        beta1: Probability = 0.9,
-        beta2: Probability = 0.999,
-        eps: Positive = 1e-8,
-        weight_decay: NonNegative = 0.0,
-    ) -> None:
-        """Keep the settings; ``build`` binds them to a network."""
-        self.lr, self.betas, self.eps, self.weight_decay = lr, (beta1, beta2), eps, weight_decay
+class AdamW8bit(AdamW):
+    """AdamW with both moments of matrices in one byte a number: a quarter of the memory, slower steps."""
 
     def build(self, net: Trainable) -> list[torch.optim.Optimizer]:
         """One optimizer with a group that decays and one that does not."""
         _, decayed, rest = split(net)
-        groups = [
-            {"params": params, "weight_decay": weight, "rate": self.lr}
-            for params, weight in ((decayed, self.weight_decay), (rest, 0.0))
-            if params
-        ]
+        groups = decaying(decayed, rest, self.lr, self.weight_decay)
         return [_Blockwise(groups, {"lr": self.lr, "betas": self.betas, "eps": self.eps})] if groups else []
 
     def state(self, net: Trainable) -> dict[str, Kept]:

@@ -112,6 +112,17 @@ def split(net: Trainable, matrices: bool = False) -> tuple[list[nn.Parameter], l
     return out
 
 
+def decaying(
+    decayed: list[nn.Parameter], rest: list[nn.Parameter], rate: float, decay: float
+) -> list[dict[str, Any]]:
+    """The groups of an optimizer that steps all at one rate: what decays and what does not, as far as there is any."""
+    return [
+        {"params": params, "weight_decay": weight, "rate": rate}
+        for params, weight in ((decayed, decay), (rest, 0.0))
+        if params
+    ]
+
+
 def _adamw(
     decayed: list[nn.Parameter],
     rest: list[nn.Parameter],
@@ -120,11 +131,7 @@ def _adamw(
     eps: float,
     decay: float,
 ) -> list[torch.optim.Optimizer]:
-    groups: list[dict[str, Any]] = [
-        {"params": params, "weight_decay": weight, "rate": rate}
-        for params, weight in ((decayed, decay), (rest, 0.0))
-        if params
-    ]
+    groups = decaying(decayed, rest, rate, decay)
     # The fused step exists for all-CPU and all-CUDA parameters in floating point: one pass over memory, not eight.
     kinds = {p.device.type for p in (*decayed, *rest)}
     fused = kinds <= {"cpu"} or kinds <= {"cuda"}
