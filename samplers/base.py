@@ -92,8 +92,10 @@ class Order(Part, ABC, kind="order"):
 
     @abstractmethod
     def score(self, stats: Stats | None, context: OrderContext) -> Tensor:
-        """A number a row, float64 [R]: higher ones are written first. ``stats``: of the clean law before shapers, which
-        would favour what they cut."""
+        """A number a row, float64 [R], on the host as all that it is told: higher ones are written first.
+
+        ``stats``: of the clean law before shapers, which would favour what they cut.
+        """
 
     def count(self, score_BL: Tensor, context: OrderContext) -> Tensor:
         """How many positions to write now, int64 [B]; ``score_BL`` is −inf where there is no row."""

@@ -56,13 +56,13 @@ def _ranks(order: Order) -> Iterator[str]:
     drawn_R = torch.tensor([-0.1, -2.0, -0.5, -0.2, -1.0], dtype=torch.float64)
     was_R = torch.tensor([True, True, True, False, True])
     due_B = torch.tensor([1, 2])
-    stats = look.stats(rows_R, 2)
+    stats = look.stats(rows_R, 2).on_host()
     score_R = order.score(stats, OrderContext(state, rows_R, due_B, drawn_R, was_R))
     if score_R.shape != rows_R.shape or score_R.dtype != torch.float64 or bool(score_R.isnan().any()):
         yield f"scores must be one float64 number a row; got {score_R.dtype} {list(score_R.shape)}"
         return
     alone_R = order.score(
-        look.stats(rows_R[2:], 8), OrderContext(state, rows_R[2:], due_B, drawn_R[2:], was_R[2:])
+        look.stats(rows_R[2:], 8).on_host(), OrderContext(state, rows_R[2:], due_B, drawn_R[2:], was_R[2:])
     )
     if not torch.allclose(alone_R, score_R[2:], rtol=0, atol=1e-9):
         yield "a text's scores depend on the other texts"

@@ -134,7 +134,8 @@ def settle(
         noted_BL = memory.get(law.notes, torch.zeros(state.x_BL.shape, dtype=torch.float64, device=state.x_BL.device))
         noted_BL = noted_BL.clone()
         if moved_M.numel():
-            noted_BL.view(-1)[law.rows_R[moved_M].to(noted_BL.device)] = 0.0 if log_p_M is None else log_p_M
+            at_M = law.rows_R[moved_M].to(noted_BL.device, non_blocking=True)
+            noted_BL.view(-1)[at_M] = 0.0 if log_p_M is None else log_p_M
         after = replace(after, memory={**memory, law.notes: noted_BL})
     if moved_M.numel() == 0:
         return Drawn(after, 0)

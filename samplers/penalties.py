@@ -76,7 +76,7 @@ class NoRepeatNgram(Shaper):
         length = x_BL.shape[1]
         if context.settled_BL is None or length < self.n:
             return log_p_RV
-        settled_BL = context.settled_BL.to(x_BL.device) & (x_BL < vocab)
+        settled_BL = context.settled_BL.to(x_BL.device, non_blocking=True) & (x_BL < vocab)
         item_R, at_R = context.rows_R // length, context.rows_R % length
         grams_BWN, there_BWN = x_BL.unfold(1, self.n, 1), settled_BL.unfold(1, self.n, 1)
         whole_BW = there_BWN.all(-1)
@@ -85,10 +85,10 @@ class NoRepeatNgram(Shaper):
             first_R = at_R - place  # the n-gram that would hold this position at ``place``
             inside_R = (first_R >= 0) & (first_R + self.n <= length)
             first_R = first_R.clamp(0, length - self.n)
-            others = [i for i in range(self.n) if i != place]
-            own_RN, own_there_R = grams_BWN[item_R, first_R][:, others], there_BWN[item_R, first_R][:, others].all(-1)
-            same_RW = (grams_BWN[item_R][:, :, others] == own_RN.unsqueeze(1)).all(-1) & whole_BW[item_R]
-            same_RW &= (inside_R & own_there_R).unsqueeze(-1)
+            at_place_N = torch.arange(self.n, device=x_BL.device) == place  # its own token is not compared
+            own_RN, own_there_R = grams_BWN[item_R, first_R], (there_BWN[item_R, first_R] | at_place_N).all(-1)
+            same_RWN = (grams_BWN[item_R] == own_RN.unsqueeze(1)) | at_place_N
+            same_RW = same_RWN.all(-1) & whole_BW[item_R] & (inside_R & own_there_R).unsqueeze(-1)
             token_RW = torch.where(same_RW, grams_BWN[item_R][:, :, place], vocab)
             banned_RV.scatter_(1, token_RW, True)
         cut_RV = log_p_RV.masked_fill(banned_RV[:, :vocab], -torch.inf)
@@ -109,7 +109,7 @@ def counts(log_p_RV: Tensor, context: ShapeContext, window: int) -> Tensor:
     item_R, at_R1 = context.rows_R // length, (context.rows_R % length).unsqueeze(-1)
     x_RL = x_BL[item_R]
     apart_RL = (torch.arange(length, device=x_BL.device) - at_R1).abs()
-    counted_RL = context.settled_BL.to(x_BL.device)[item_R] & (x_RL < vocab) & (apart_RL > 0)
+    counted_RL = context.settled_BL.to(x_BL.device, non_blocking=True)[item_R] & (x_RL < vocab) & (apart_RL > 0)
     if window:
         counted_RL &= apart_RL <= window
     return out_RV.scatter_add_(1, x_RL.clamp_max(vocab - 1), counted_RL.to(out_RV.dtype))

@@ -159,19 +159,19 @@ class Reverse(Sampler):
         moved: list[int] = []
         live: list[int] = []
         times: list[float] = []
-        clipped: list[Any] = []
+        clipped: list[torch.Tensor] = []
 
         def heard(state: State, law: Law, rows: int) -> None:
             moved.append(rows)
             live.append(int(state.live_BL.sum()))
             times.append(float(state.s_B[0]))
-            clipped.append(law.clipped)
+            clipped.append(torch.as_tensor(law.clipped, dtype=torch.float64))
             if progress is not None:
                 progress(state.step / laws)
 
         seen = self.through(view, canvas)
         last = drive(self.walk(seen, self.begin(view, canvas, rng)), rng, view, heard, self.draws)
-        trace = {"moved": moved, "live": live, "times": times, "clipped": [float(mass) for mass in clipped]}
+        trace = {"moved": moved, "live": live, "times": times, "clipped": _read(clipped)}
         return Samples(last.x_BL.cpu(), view.calls - calls, time.perf_counter() - began, trace)
 
     @classmethod
@@ -179,6 +179,13 @@ class Reverse(Sampler):
         """What does not fit the recipe's graph, its backbone or one another."""
         yield from super().misfits(node, root)
         yield from misfits_of(node, root)
+
+
+def _read(masses: list[torch.Tensor]) -> list[float]:
+    """Numbers of either device, in order: what lies on a GPU is read at once, not number by number."""
+    there = [mass for mass in masses if mass.device.type != "cpu"]
+    read = iter(torch.stack(there).tolist() if there else [])
+    return [float(mass) if mass.device.type == "cpu" else next(read) for mass in masses]
 
 
 def start(view: ScoreView, canvas: Canvas, noise_BL: torch.Tensor) -> State:

@@ -30,6 +30,10 @@ class Stats:
     top1_R: Tensor
     top2_R: Tensor
 
+    def on_host(self) -> Stats:
+        """The same where orders rank: beside rows and counts, by one copy."""
+        return Stats(*torch.stack([self.entropy_R, self.top1_R, self.top2_R]).cpu())
+
 
 class Look(ABC):
     """What a score network says of one (x, σ). Lazy: the network runs once, when rows are first asked for.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,10 +37,11 @@ def prose(folder: Path) -> list[str]:
     return [f"data.corpus={{type: text, paths: ['{folder / 'prose.txt'}'], separator: \"\\n\\n\"}}"]
 
 
-def smoke_run(name: str, folder: Path, cache: Path) -> RunFolder:
+def smoke_run(name: str, folder: Path, cache: Path, changes: Sequence[str] = ()) -> RunFolder:
     """The finished run of ``recipes/smoke/<name>.yaml``; the first who asks trains it, others wait for it.
 
-    A recipe that starts from another smoke recipe's run starts from that one's run here.
+    A recipe that starts from another smoke recipe's run starts from that one's run here. ``changes``: overrides of
+    this recipe, not of its parent; runs by others belong in another folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = RECIPES / "smoke" / f"{name}.yaml"
@@ -50,7 +52,7 @@ def smoke_run(name: str, folder: Path, cache: Path) -> RunFolder:
         overrides.append(f"start.changes={json.dumps([*EXACT, *prose(folder / parent)])}")
     with open(folder / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        resolved = load(file, overrides)
+        resolved = load(file, [*overrides, *changes])
         run = experiment.create(resolved, folder / "runs")
         experiment.train(run, resolved, cache, quiet=True)
         if not run.results.is_file():

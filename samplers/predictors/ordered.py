@@ -59,9 +59,9 @@ class Ordered(Predictor):
         stats = None
         if self.order.needs:
             device_R = rows_R.to(state.x_BL.device, non_blocking=True)
-            stats = looks[0].stats(device_R, view.chunk)
+            stats = looks[0].stats(device_R, view.chunk).on_host()
         context = OrderContext(state, rows_R, due_B)
-        score_R = self.order.score(stats, context).cpu()
+        score_R = self.order.score(stats, context)
         score_BL = torch.full(state.x_BL.shape, -torch.inf, dtype=torch.float64)
         score_BL.view(-1)[rows_R] = score_R
         choice = Choice(score_R, self.order.count(score_BL, context), self.order.tau)

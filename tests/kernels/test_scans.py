@@ -50,7 +50,7 @@ def value_and_grads(call, inputs, kernel, state=True):
     leaves = [z.clone().requires_grad_() for z in inputs]
     y, last = call(*leaves[:5], leaves[5] if state else None, kernel=kernel)
     weights = draws(y.shape, last.shape, seed=9)
-    sum((out.double() * weight).sum() for out, weight in zip((y, last), weights, strict=True)).backward()
+    sum((out.double() * weight.to(out.device)).sum() for out, weight in zip((y, last), weights, strict=True)).backward()
     used = leaves if state else leaves[:5]
     return [y.detach(), last.detach(), *(leaf.grad for leaf in used)]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +15,15 @@ from graphs.uniform import Uniform
 from samplers.base import Canvas
 from samplers.draw import drive, land
 from samplers.exact import IidView, zipf
-from samplers.shapers import Nucleus, Temperature, TopK
+from samplers.predictors.ordered import Ordered
+from samplers.reverse import Reverse
 from tests.samplers.toys import reverse
+from workbench.core import index
+from workbench.core.part import KINDS
 from workbench.core.rng import Rng
+from workbench.core.spec import build, resolve
+
+index.import_parts()
 
 pytestmark = [
     pytest.mark.cuda,
@@ -23,11 +31,13 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def waiting_is_an_error() -> Iterator[None]:
     torch.cuda.set_sync_debug_mode("error")
-    yield
-    torch.cuda.set_sync_debug_mode("default")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def views(kind: str, vocab: int, device: str) -> IidView:
@@ -37,21 +47,53 @@ def views(kind: str, vocab: int, device: str) -> IidView:
     return IidView(Uniform(vocab), Geometric(), p_V, 64)
 
 
-@pytest.mark.parametrize("kind", ["absorbing", "uniform"])
-@pytest.mark.parametrize("rule", ["analytic", "normalised", "euler"])
-def test_draws_are_those_of_the_host(kind: str, rule: str) -> None:
+def parts(kind: str) -> list[str]:
+    return [entry.name for entry in index.scan().parts if entry.kind == kind and entry.module]
+
+
+def made(kind: str, name: str) -> Any:
+    """A part as a recipe would build it, from its defaults and what its contract tests give it."""
+    part = KINDS[kind].lookup(name)
+    node, problems = resolve(KINDS[kind], {"type": name, **part.example()})
+    assert node is not None and not problems
+    return build(node)
+
+
+def agree(sampler: Reverse, kind: str) -> None:
     """Keyed on the host, so equal but where rounding moves an edge of the CDF across a number."""
-    sampler = reverse(rule, 16, shapers=(Nucleus(0.9),) if rule == "normalised" else ())
-    here, there = (
-        sampler.draw(views(kind, 1000, device), Canvas.blank(16, 64), Rng(1)).tokens_BL for device in ("cpu", "cuda")
-    )
-    assert float((here == there).double().mean()) > 0.99
+    canvas = Canvas.blank(16, 64)
+    canvas = Canvas(canvas.x_BL, torch.arange(64).expand(16, 64) < 3, canvas.seq_B)  # a prompt, for those that read it
+    with torch.no_grad():
+        here, there = (sampler.draw(views(kind, 1000, where), canvas, Rng(1)) for where in ("cpu", "cuda"))
+    assert there.tokens_BL.device.type == "cpu"
+    assert float((here.tokens_BL == there.tokens_BL).double().mean()) > 0.99
+    assert there.trace["moved"] == pytest.approx(here.trace["moved"], abs=8)
+    assert there.trace["clipped"] == pytest.approx(here.trace["clipped"], rel=1e-3, abs=1e-6)
 
 
-def test_a_blind_walk_never_waits(waiting_is_an_error: None) -> None:
-    """Laws, draws and bookkeeping of all steps; the one read, at the end, is let pass."""
+@pytest.mark.parametrize("kind", ["absorbing", "uniform"])
+@pytest.mark.parametrize("name", parts("predictor"))
+def test_predictors_and_correctors_draw_what_they_draw_on_the_host(kind: str, name: str) -> None:
+    rule = made("predictor", name)
+    if rule.graphs == "mask" and kind != "absorbing":
+        pytest.skip(f"{name} walks masked graphs only")
+    agree(reverse("normalised", 8, correctors=(rule,)) if rule.corrects else reverse(rule, 8), kind)
+
+
+@pytest.mark.parametrize("name", parts("order"))
+def test_orders_write_what_they_write_on_the_host(name: str) -> None:
+    agree(reverse(Ordered(made("order", name)), 8), "absorbing")
+
+
+@pytest.mark.parametrize("name", parts("shaper"))
+def test_shapers_shape_as_on_the_host(name: str) -> None:
+    agree(reverse("normalised", 8, shapers=(made("shaper", name),)), "absorbing")
+
+
+def test_a_blind_walk_never_waits() -> None:
+    """Laws, draws and bookkeeping of all steps; the canvas on its way there, and the one read at the end, may."""
     view = views("absorbing", 1000, "cuda")
-    sampler = reverse("normalised", 16, shapers=(Temperature(0.9), TopK(50), Nucleus(0.9)))
+    sampler = reverse("normalised", 16, shapers=tuple(made("shaper", name) for name in parts("shaper")))
     walk = sampler.walk(view, sampler.begin(view, Canvas.blank(4, 64), Rng(1)))
     laws = len(sampler.plan(view))
 
@@ -59,7 +101,7 @@ def test_a_blind_walk_never_waits(waiting_is_an_error: None) -> None:
         if state.step == laws:  # type: ignore[attr-defined]
             torch.cuda.set_sync_debug_mode("default")
 
-    with torch.no_grad():
+    with waiting_is_an_error(), torch.no_grad():
         last = drive(walk, Rng(1), view, last_read)
     assert int(last.x_BL.max()) < 1000
 

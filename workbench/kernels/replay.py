@@ -52,7 +52,7 @@ REPLAY = Dispatcher(
         Candidate(
             "replay",
             CudaGraphs,
-            "launched as a whole, measured to be faster at this shape",
+            "where train.replay is on, launched as a whole at shapes where that was measured to be faster",
             no_recorder,
             lambda against="", **where: against or None,
         ),

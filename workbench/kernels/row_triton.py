@@ -1,7 +1,7 @@
 """Triton kernels of `workbench.kernels.row_passes`: one program a row; sums in float32; the gradient where it is due.
 
-Not run on a GPU yet. Triton's interpreter runs them on a CPU (``TRITON_INTERPRET=1``), which is how they are tested
-(last with triton 3.9.0).
+Not run on a GPU yet. Triton's interpreter runs them on a CPU (``TRITON_INTERPRET=1``), which is how they are tested;
+Triton compiles them for GPUs that are not there (both last with triton 3.9.0).
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ def exp_rows(plan: ExpPlan, out_RS: Tensor, weight_R: Tensor, low: torch.dtype) 
     _exp_rows[(rows,)](
         out_RS, grad_RS, plan.x_R.contiguous(), plan.target_R.contiguous(), *(_plain(one) for one in numbers), *own,
         out_RS.stride(0), grad_RS.stride(0), states, states if plan.mask < 0 else plan.mask, BLOCK=_block(states),
+        num_warps=_warps(states),
     )  # fmt: skip
     nats_R = plan.nats(*own)
     return nats_R, plan.aux(nats_R, own[2]), grad_RS
@@ -110,12 +111,20 @@ def softmax_rows(plan: SoftmaxPlan, out_RS: Tensor, weight_R: Tensor, low: torch
     _softmax_rows[(rows,)](
         out_RS, grad_RS, plan.target_R.contiguous(), _plain(plan.scale_R), _plain(weight_R), nats_R,
         out_RS.stride(0), grad_RS.stride(0), states, plan.columns or states, BLOCK=_block(states),
+        num_warps=_warps(states),
     )  # fmt: skip
     return nats_R, plan.aux(nats_R), grad_RS
 
 
 def _block(states: int) -> int:
     return min(WIDEST, triton.next_power_of_2(states))
+
+
+def _warps(states: int) -> int:
+    """Eight states a thread: with more, compiled for sm_80 and sm_90, a program takes so many registers that few run
+    side by side, and rows wait for memory. One warp of a few states never reads what another has stored.
+    """
+    return max(1, _block(states) // 256)
 
 
 def _grad(out_RS: Tensor, low: torch.dtype) -> Tensor:

@@ -1,0 +1,116 @@
+// The least that PyTorch asks of a CUDA device, on a build that has none: one device, one stream, memory of the host.
+// Kernels come from Python (device.py); here stand what has no Python: the guard, the hooks and the relabelling of
+// memory from one device to the other without a copy.
+#include <ATen/core/Tensor.h>
+#include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <torch/library.h>
+
+namespace {
+
+constexpr auto CUDA = c10::DeviceType::CUDA;
+const c10::Device GPU(CUDA, 0);
+
+c10::Stream the_stream() {
+  return c10::Stream(c10::Stream::DEFAULT, GPU);
+}
+
+struct Guard final : c10::impl::DeviceGuardImplInterface {
+  c10::DeviceType type() const override { return CUDA; }
+  c10::Device exchangeDevice(c10::Device) const override { return GPU; }
+  c10::Device getDevice() const override { return GPU; }
+  void setDevice(c10::Device) const override {}
+  void uncheckedSetDevice(c10::Device) const noexcept override {}
+  c10::Stream getStream(c10::Device) const override { return the_stream(); }
+  c10::Stream getNewStream(c10::Device, int) const override { return the_stream(); }
+  c10::Stream getStreamFromGlobalPool(c10::Device, bool) const override { return the_stream(); }
+  c10::Stream exchangeStream(c10::Stream) const override { return the_stream(); }
+  c10::DeviceIndex deviceCount() const noexcept override { return 1; }
+  void destroyEvent(void*, const c10::DeviceIndex) const noexcept override {}
+  void record(void**, const c10::Stream&, const c10::DeviceIndex, const c10::EventFlag) const override {}
+  void block(void*, const c10::Stream&) const override {}
+  bool queryEvent(void*) const override { return true; }
+  bool queryStream(const c10::Stream&) const override { return true; }
+  void synchronizeStream(const c10::Stream&) const override {}
+  void synchronizeEvent(void*) const override {}
+};
+
+struct Hooks final : at::CUDAHooksInterface {
+  explicit Hooks(at::CUDAHooksArgs = {}) {}
+  bool hasCUDA() const override { return true; }
+  void init() const override {}
+  bool isBuilt() const override { return true; }
+  bool isAvailable() const override { return true; }
+  bool hasPrimaryContext(c10::DeviceIndex) const override { return true; }
+  c10::DeviceIndex deviceCount() const override { return 1; }
+  c10::DeviceIndex getCurrentDevice() const override { return 0; }
+  void setCurrentDevice(c10::DeviceIndex) const override {}
+  c10::DeviceIndex exchangeDevice(c10::DeviceIndex) const override { return 0; }
+  c10::DeviceIndex maybeExchangeDevice(c10::DeviceIndex) const override { return 0; }
+  c10::DeviceIndex current_device() const override { return 0; }
+  int getNumGPUs() const override { return 1; }
+  c10::Allocator* getPinnedMemoryAllocator() const override { return c10::GetAllocator(c10::DeviceType::CPU); }
+  void deviceSynchronize(c10::DeviceIndex) const override {}
+};
+
+// The same memory under the other device's name; it lives as long as either of the two.
+at::Tensor relabel(const at::Tensor& t, bool on_gpu) {
+  auto* kept = new c10::Storage(t.storage());
+  c10::DataPtr data(
+      const_cast<void*>(kept->data()), kept, [](void* k) { delete static_cast<c10::Storage*>(k); },
+      on_gpu ? GPU : c10::Device(c10::DeviceType::CPU));
+  c10::Storage storage(c10::make_intrusive<c10::StorageImpl>(
+      c10::StorageImpl::use_byte_size_t(), kept->nbytes(), std::move(data), nullptr, false));
+  const c10::DispatchKeySet keys(on_gpu ? c10::DispatchKey::CUDA : c10::DispatchKey::CPU);
+  auto out = at::detail::make_tensor<c10::TensorImpl>(std::move(storage), keys, t.dtype());
+  out.unsafeGetTensorImpl()->set_sizes_and_strides(t.sizes(), t.strides(), t.storage_offset());
+  return out;
+}
+
+// What an operation left of an argument that it gave another shape or other memory.
+void adopt(const at::Tensor& into, const at::Tensor& host) {
+  const at::Tensor made = relabel(host, true);
+  auto* impl = into.unsafeGetTensorImpl();
+  impl->set_storage_keep_dtype(made.storage());
+  impl->set_sizes_and_strides(made.sizes(), made.strides(), made.storage_offset());
+}
+
+at::Tensor& set_(at::Tensor& t, c10::Storage source, c10::SymInt offset, c10::SymIntArrayRef size, c10::SymIntArrayRef stride) {
+  auto* impl = t.unsafeGetTensorImpl();
+  impl->set_storage_keep_dtype(std::move(source));
+  impl->set_sizes_and_strides(C10_AS_INTARRAYREF_SLOW(size), C10_AS_INTARRAYREF_SLOW(stride), offset.expect_int());
+  return t;
+}
+
+at::Tensor& set_whole(at::Tensor& t, c10::Storage source) {
+  const auto size = static_cast<int64_t>(source.nbytes() / t.itemsize());
+  auto* impl = t.unsafeGetTensorImpl();
+  impl->set_storage_keep_dtype(std::move(source));
+  impl->set_sizes_and_strides(c10::IntArrayRef{size}, c10::IntArrayRef{1}, 0);
+  return t;
+}
+
+const Guard guard;
+const c10::impl::DeviceGuardImplRegistrar registrar(CUDA, &guard);
+
+}  // namespace
+
+namespace at {
+C10_REGISTER_TYPED_CLASS(CUDAHooksRegistry, "CUDAHooks", Hooks);
+}
+
+TORCH_LIBRARY(emulated, m) {
+  m.def("relabel(Tensor t, bool on_gpu) -> Tensor");
+  m.def("adopt(Tensor into, Tensor host) -> ()");
+}
+TORCH_LIBRARY_IMPL(emulated, CPU, m) {
+  m.impl("relabel", relabel);
+}
+TORCH_LIBRARY_IMPL(emulated, CUDA, m) {
+  m.impl("relabel", relabel);
+  m.impl("adopt", adopt);
+}
+TORCH_LIBRARY_IMPL(aten, CUDA, m) {
+  m.impl("set_.source_Storage", set_whole);
+  m.impl("set_.source_Storage_storage_offset", set_);
+}
