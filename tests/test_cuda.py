@@ -1,4 +1,4 @@
-"""Smoke recipes on a GPU: the same curve and figures as on the host, and updates that never wait for the device."""
+"""On a GPU: smoke recipes come to the host's curve and figures by updates that never wait, and benchmarks run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import pytest
 import torch
 
 from tests.smoke import RECIPES, smoke_run
+from workbench.bench.base import Meter
+from workbench.bench.run import chosen, here, measure
+from workbench.core import index
 from workbench.run import RunFolder
 from workbench.train.loop import Trainer
 
@@ -55,3 +58,14 @@ def test_a_recipe_comes_to_what_it_comes_to_on_the_host(name: str, smoke, tmp_pa
     assert losses(run) == pytest.approx(losses(host), rel=CLOSE)
     assert len(figures(run)) == 2 and len(losses(run)) > 3
     assert figures(run) == pytest.approx(figures(host), rel=CLOSE)
+
+
+@pytest.mark.parametrize(
+    "name", [entry.name for entry in index.scan().parts if entry.kind == "benchmark" and entry.module]
+)
+def test_every_way_of_a_benchmark_runs_at_toy_size(name: str) -> None:
+    (task,) = chosen([name], quick=True)
+    found = measure(task, Meter("cuda", 1, "bf16"), 1, one=here)
+    assert found.rows or "CPU" in str(found.absent)
+    told = {str(one) for one in found.absent}
+    assert all("not installed" in one or "is not here" in one or "CPU" in one for one in told), told

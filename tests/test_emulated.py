@@ -1,6 +1,6 @@
 """What is marked `cuda`, on a device that is no GPU: branches, devices, types and waits, where there is no hardware.
 
-Not what takes hardware: graphs, `torch.compile`'s kernels, speed and memory.
+Not what takes hardware: `torch.compile`'s kernels, a graph's memory, speed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import pytest
 from tests.emulated import device
 
 ROOT = Path(__file__).parents[1]
-HARDWARE = ("graphs_on_a_gpu", "breaks_nothing_on_a_gpu", "agrees_with_the_cpu and True", "50257")
-"""In the names of tests that record graphs, compile kernels, or take minutes in Triton's interpreter."""
+HARDWARE = ("agrees_with_the_cpu and True", "50257")
+"""In the names of tests that compile kernels, or take minutes in Triton's interpreter."""
 pytestmark = pytest.mark.skipif(device.unfit() is not None, reason=str(device.unfit()))
 
 

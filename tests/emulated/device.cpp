@@ -1,6 +1,7 @@
 // The least that PyTorch asks of a CUDA device, on a build that has none: one device, one stream, memory of the host.
 // Kernels come from Python (device.py); here stand what has no Python: the guard, the hooks and the relabelling of
 // memory from one device to the other without a copy.
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
@@ -50,6 +51,10 @@ struct Hooks final : at::CUDAHooksInterface {
   c10::DeviceIndex current_device() const override { return 0; }
   int getNumGPUs() const override { return 1; }
   c10::Allocator* getPinnedMemoryAllocator() const override { return c10::GetAllocator(c10::DeviceType::CPU); }
+  at::Generator getNewGenerator(c10::DeviceIndex) const override { return at::detail::createCPUGenerator(); }
+  const at::Generator& getDefaultGenerator(c10::DeviceIndex) const override {
+    return at::detail::getDefaultCPUGenerator();
+  }
   void deviceSynchronize(c10::DeviceIndex) const override {}
 };
 

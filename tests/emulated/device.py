@@ -10,11 +10,13 @@ An operation on tensors of two devices fails as it would on a GPU. ``install`` m
 from __future__ import annotations
 
 import collections
+import contextlib
 import ctypes
 import functools
 import importlib.util
 import subprocess
 import sys
+import types
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +38,17 @@ class Waits(collections.Counter):
 
     mode: int | str = "default"
     """As of `torch.cuda.set_sync_debug_mode`: under "error" a wait is one."""
+    refusal = ""
+    """Why none is allowed now."""
+
+    @contextlib.contextmanager
+    def forbidden(self, why: str):
+        """A wait inside is an error that says ``why``."""
+        self.refusal = why
+        try:
+            yield
+        finally:
+            self.refusal = ""
 
     def add(self, what: str) -> None:
         """One more, asked for by the innermost frame of this repository's code.
@@ -43,8 +56,8 @@ class Waits(collections.Counter):
         Raises:
             RuntimeError: waits are errors.
         """
-        if self.mode in ("error", 2):
-            raise RuntimeError(f"called a synchronizing CUDA operation: {what}")
+        if self.refusal or self.mode in ("error", 2):
+            raise RuntimeError(f"{self.refusal or 'called a synchronizing CUDA operation'}: {what}")
         frame = sys._getframe(1)
         while frame is not None:
             file = Path(frame.f_code.co_filename)
@@ -90,8 +103,11 @@ def install(library: Path) -> None:
     ctypes.CDLL(str(library))
     import torch
 
+    from tests.emulated import graphs
+
     _believe(torch)
     _Kernels(torch).register()
+    graphs.install(torch)
 
 
 def _torch() -> Path:
@@ -110,6 +126,7 @@ def _believe(torch) -> None:
         "device_count": 1,
         "get_device_name": NAME,
         "get_device_capability": (9, 0),
+        "get_device_properties": types.SimpleNamespace(name=NAME, major=9, minor=0, total_memory=0),
         "max_memory_allocated": 0,
         "memory_allocated": 0,
         "reset_peak_memory_stats": None,

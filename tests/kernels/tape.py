@@ -12,7 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class _Operations(TorchDispatchMode):
+class Operations(TorchDispatchMode):
+    """Notes the operations inside, with the tensors that they read and wrote; ``again`` does them again."""
+
     def __init__(self):
         super().__init__()
         self.seen = []
@@ -21,6 +23,15 @@ class _Operations(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         self.seen.append((func, args, kwargs or {}, out))
         return out
+
+    @torch.no_grad()
+    def again(self):
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):  # it is among the operations
+            for func, args, kwargs, wrote in self.seen:
+                read = {one.untyped_storage()._cdata for one in _tensors((args, kwargs))}
+                for old, new in zip(_tensors(wrote), _tensors(func(*args, **kwargs)), strict=True):
+                    if old.untyped_storage()._cdata not in read:  # neither a view nor written in place
+                        old.copy_(new)
 
 
 class Tape:
@@ -31,19 +42,14 @@ class Tape:
 
     def record(self, call):
         call()
-        with _Operations() as operations:
+        with Operations() as operations:
             out = call()
         self.records += 1
         out.fill_(float("nan"))  # capturing computes nothing
 
         def replay():
             self.replays += 1
-            with torch.no_grad(), torch.autocast("cpu", enabled=False):  # what autocast did is on the tape
-                for func, args, kwargs, wrote in operations.seen:
-                    read = {one.untyped_storage()._cdata for one in _tensors((args, kwargs))}
-                    for old, new in zip(_tensors(wrote), _tensors(func(*args, **kwargs)), strict=True):
-                        if old.untyped_storage()._cdata not in read:  # neither a view nor written in place
-                            old.copy_(new)
+            operations.again()
             return out
 
         return replay
