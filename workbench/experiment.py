@@ -29,7 +29,7 @@ from workbench.start import NOTE, note, parent_run, put
 from workbench.train.checkpoint import CheckpointError, Unreadable, read
 from workbench.train.float8 import require, told
 from workbench.train.loop import Trainer
-from workbench.train.machine import choose_device, settle
+from workbench.train.machine import choose_device, choose_precision, settle
 from workbench.train.parallel import Parallel, join, leave
 from workbench.watching import evaluators_of, shown
 
@@ -90,7 +90,9 @@ def train(
                         f"{run.hash}): undo the change, or train it as a recipe of its own"
                     )
                 settings = assemble.train_settings(resolved)
-                require(settings.float8, settings.float8_emulated, choose_device(settings.device, parallel.local))
+                device = choose_device(settings.device, parallel.local)
+                require(settings.float8, settings.float8_emulated, device)
+                settings.parallel.require(parallel.world, *choose_precision(settings.precision, device))
                 parent = parent_run(resolved, run)
                 data = _text(run, resolved, cache, tell, parallel, parent)
                 trainer(run, resolved, data, parallel, quiet, parent).fit()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.metadata
 import importlib.util
 import subprocess
 import sys
@@ -225,6 +226,7 @@ def test_a_machine_without_it_is_told_before_any_work(tmp_path, monkeypatch):
     resolved = load(SEDD, ["train.float8=rowwise", "train.device=cpu"])
     monkeypatch.setattr(assemble, "prepare", lambda *given: pytest.fail("it began to work"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.18.0+cpu")
     with pytest.raises(WorkbenchError, match=r"CUDA, not on cpu; train\.float8_emulated: true"):
         experiment.train(experiment.create(resolved, tmp_path), resolved)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
@@ -234,6 +236,8 @@ def test_a_machine_without_it_is_told_before_any_work(tmp_path, monkeypatch):
     assert float8.hindrance(cuda, emulated=True) is None
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert float8.hindrance(cuda) is None
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.9.0")
+    assert float8.hindrance(cuda).startswith("it needs torchao 0.18, and 0.9.0 is installed: pip install")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(WorkbenchError, match=r'cannot be had here: it needs torchao: pip install "sedd-workbench\[fl'):
         float8.require("rowwise", True, cuda)

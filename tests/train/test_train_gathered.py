@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from backbones.base import Backbone
-from tests.train.toy import ToyNet
+from workbench import experiment
 from workbench.core.errors import RecipeError, WorkbenchError
 from workbench.core.index import import_parts
 from workbench.core.spec import build, resolve
@@ -153,14 +153,23 @@ def test_blocks_come_in_bfloat16_but_for_what_is_float32(many):
     assert held == {p.grad.dtype for p in shared.shell.parameters() if p.grad is not None} == {torch.float32}
 
 
-def test_float32_products_are_refused_before_an_update(many):
-    shared = Fsdp(**LOW).wrap(Shell(ToyNet()), torch.device("cpu"), many)
-    shared.ready("bf16", "as the recipe says")
+def test_float32_products_are_refused_before_an_update():
+    Fsdp(**LOW).require(2, "bf16", "as the recipe says")
+    Fsdp(**LOW).require(1, "fp32", "alone nothing is gathered")
     with pytest.raises(WorkbenchError, match=r"products are fp32 here \(no instructions\); set train.precision: bf16"):
-        shared.ready("fp32", "no instructions")
-    Fsdp().wrap(Shell(ToyNet()), torch.device("cpu"), many).ready("fp32", "")
+        Fsdp(**LOW).require(2, "fp32", "no instructions")
+    Fsdp().require(2, "fp32", "")
     sharing = "train.parallel={type: fsdp, param_dtype: bfloat16}"
     with pytest.raises(RecipeError, match=r"bfloat16 is for products in bf16, and train\.precision is fp32") as caught:
         load(SEDD, [sharing, "train.precision=fp32"])
     assert [problem.path for problem in caught.value.problems] == ["train.parallel.param_dtype"]
     assert load(SEDD, [sharing, "train.precision=bf16"]).hash == load(SEDD, ["train.precision=bf16"]).hash
+
+
+def test_they_are_refused_before_the_text_is_packed(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "join", lambda device: Parallel(0, 2))
+    monkeypatch.setattr(experiment, "choose_precision", lambda wish, device: ("fp32", "no instructions"))
+    monkeypatch.setattr(experiment.assemble, "prepare", lambda *args: pytest.fail("text is packed"))
+    resolved = load(SEDD, ["train.parallel={type: fsdp, param_dtype: bfloat16}", "train.device=cpu"])
+    with pytest.raises(WorkbenchError, match="products are fp32 here"):
+        experiment.train(experiment.create(resolved, tmp_path), resolved, tmp_path)

@@ -13,6 +13,7 @@ import functools
 import importlib.metadata
 import importlib.util
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal, Protocol, cast
@@ -28,6 +29,8 @@ Scaling = Literal["none", "tensorwise", "rowwise", "rowwise_with_gw_hp"]
 REMEDY = 'pip install "sedd-workbench[float8]"'
 CAPABILITY = (8, 9)
 """The first of CUDA's compute capabilities with products of 8-bit floats (Ada; Hopper is 9.0)."""
+TORCHAO = (0, 18)
+"""The first of its versions that was tried (setup.py asks for it)."""
 MULTIPLE = 16
 """What both sizes of a weight must be multiples of: `torch._scaled_mm` asks for it."""
 NOISE = {"torchao": "Failed to load ", "torch.utils._pytree": "<enum 'KernelPreference'> is an Enum subclass"}
@@ -47,16 +50,23 @@ def hindrance(device: torch.device, emulated: bool = False) -> str | None:
     """Why a training on ``device`` cannot take products in 8-bit floats; None where it can. Imports nothing."""
     if importlib.util.find_spec("torchao") is None:
         return f"it needs torchao: {REMEDY}"
+    if _numbers(found := importlib.metadata.version("torchao")) < TORCHAO:
+        return f"it needs torchao {'.'.join(map(str, TORCHAO))}, and {found} is installed: {REMEDY}"
     if emulated:
         return None
     if device.type != "cuda":
         return f"it computes on CUDA, not on {device.type}"
-    found = torch.cuda.get_device_capability(device)
-    if found < CAPABILITY:
+    able = torch.cuda.get_device_capability(device)
+    if able < CAPABILITY:
         return "{} has compute capability {}.{}, and 8-bit floats need {}.{}".format(
-            torch.cuda.get_device_name(device), *found, *CAPABILITY
+            torch.cuda.get_device_name(device), *able, *CAPABILITY
         )
     return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
 
 
 def require(scaling: Scaling, emulated: bool, device: torch.device) -> None:

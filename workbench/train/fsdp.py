@@ -87,6 +87,11 @@ class Fsdp(Sharing):
         """Keep the settings; ``wrap`` shards."""
         self.processes, self.free, self.exchange, self.param_dtype = processes, free, exchange, param_dtype
 
+    def require(self, processes: int, precision: str, why: str) -> None:
+        """See the base: parameters in bfloat16 are for products in it."""
+        if processes > 1 and self.param_dtype == LOW and precision != "bf16":
+            raise WorkbenchError(f"train.parallel.param_dtype: {_unfit(f'products are {precision} here ({why})')}")
+
     def wrap(self, shell: Shell, device: torch.device, parallel: Parallel) -> Shared:
         """See the base."""
         return Shared(shell, device, parallel) if parallel.world == 1 else Sharded(shell, device, parallel, self)
@@ -159,11 +164,6 @@ class Sharded(Shared):
                 register_fsdp_forward_method(block, method)
         self.shell = shell.to(device)
         self.model = shell
-
-    def ready(self, precision: str, why: str) -> None:
-        """See the base: parameters in bfloat16 are for products in it."""
-        if self.settings.param_dtype == LOW and precision != "bf16":
-            raise WorkbenchError(f"train.parallel.param_dtype: {_unfit(f'products are {precision} here ({why})')}")
 
     def quiet(self, last: bool) -> AbstractContextManager[None]:
         """No exchange before the last micro-batch, where the settings say so."""

@@ -107,7 +107,7 @@ class Trainer:
     def _fit(self) -> Outcome:
         settings, run = self.settings, self.run
         notes = self._resume()
-        self.shared.ready(self.machine.precision, self.machine.why)
+        settings.parallel.require(self.parallel.world, self.machine.precision, self.machine.why)
         self.began = time.monotonic()
         with ExitStack() as stack:
             stack.enter_context(self.interrupts.caught())

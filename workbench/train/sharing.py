@@ -34,13 +34,6 @@ class Shared:
         self.shell: Shell = shell.to(device)
         self.model: nn.Module = self.shell
 
-    def ready(self, precision: str, why: str) -> None:
-        """Before the first update: products will be taken in ``precision``, for the reason ``why``.
-
-        Raises:
-            WorkbenchError: what is held cannot be trained in it.
-        """
-
     def quiet(self, last: bool) -> AbstractContextManager[None]:
         """Around the forward and backward pass of a micro-batch, the ``last`` one of an update or another."""
         return nullcontext()
@@ -88,6 +81,13 @@ class Sharing(Part, ABC, kind="parallel"):
                     f"{node.path}.processes",
                     f"{processes} processes × accumulate {accumulate} cannot share a batch of {batch} equally",
                 )
+
+    def require(self, processes: int, precision: str, why: str) -> None:
+        """Check that so many processes can train with products in ``precision``, chosen for the reason ``why``.
+
+        Raises:
+            WorkbenchError: they cannot.
+        """
 
     @abstractmethod
     def wrap(self, shell: Shell, device: torch.device, parallel: Parallel) -> Shared:
