@@ -56,16 +56,17 @@ class Waits(collections.Counter):
         Raises:
             RuntimeError: waits are errors.
         """
+        where, frame = "elsewhere", sys._getframe(1)
+        while frame is not None and where == "elsewhere":
+            file = Path(frame.f_code.co_filename)
+            if file.parts[-2:] == ("runtime", "interpreter.py"):
+                return  # Triton's, which moves what a kernel reads and writes
+            if ROOT in file.parents and SOURCE.parent not in file.parents and ".venv" not in file.parts:
+                where = f"{file.relative_to(ROOT)}:{frame.f_lineno}"
+            frame = frame.f_back
         if self.refusal or self.mode in ("error", 2):
             raise RuntimeError(f"{self.refusal or 'called a synchronizing CUDA operation'}: {what}")
-        frame = sys._getframe(1)
-        while frame is not None:
-            file = Path(frame.f_code.co_filename)
-            if ROOT in file.parents and SOURCE.parent not in file.parents and ".venv" not in file.parts:
-                self[what, f"{file.relative_to(ROOT)}:{frame.f_lineno}"] += 1
-                return
-            frame = frame.f_back
-        self[what, "elsewhere"] += 1
+        self[what, where] += 1
 
 
 WAITS = Waits()
@@ -126,7 +127,9 @@ def _believe(torch) -> None:
         "device_count": 1,
         "get_device_name": NAME,
         "get_device_capability": (9, 0),
-        "get_device_properties": types.SimpleNamespace(name=NAME, major=9, minor=0, total_memory=0),
+        "get_device_properties": types.SimpleNamespace(
+            name=NAME, major=9, minor=0, total_memory=0, multi_processor_count=132
+        ),
         "max_memory_allocated": 0,
         "memory_allocated": 0,
         "reset_peak_memory_stats": None,
