@@ -56,10 +56,17 @@ def finish(
     packing: Progress | None = None,
     tell: Tell = silent,
 ) -> bool:
-    """Train what is not trained, then evaluate what is not evaluated; true in the process that leads."""
+    """Train what is not trained, then evaluate what is not evaluated; true in the process that leads.
+
+    Figures by another sampler or other evaluations that were the run's own stay in its folder, and are taken up from
+    there when they are asked for again.
+    """
     lead = train(run, resolved, cache, packing)
     if lead and measure_it and not evaluated(run, resolved):
-        evaluate(run.path, cache, tell, packing)
+        if (kept := run.figures(resolved.measured)) is not None:
+            _make_own(run, Results.from_data(read_json(kept), str(kept)))
+        else:
+            evaluate(run.path, cache, tell, packing)
     return lead
 
 
@@ -229,12 +236,16 @@ def evaluate(
     """
     run, resolved = reopen(path)
     results = examine(run, resolved, cache, tell, packing)
-    write_json(run.results, results.as_data())
+    _make_own(run, results)
     forget_shards(run, results)
+    return results
+
+
+def _make_own(run: RunFolder, results: Results) -> None:
+    run.keep(results)
     with suppress(InUse), run.locked():  # whoever trains it on, or has just evaluated it, says so in its status
         if run.finished:  # a look at a run that is still to be trained on does not end it
             run.mark("evaluated")
-    return results
 
 
 def forget_shards(run: RunFolder, results: Results) -> None:

@@ -185,6 +185,23 @@ class RunFolder:
         kept = (self.results, self.measured / f"{measured}.json")
         return next((path for path in kept if self.finished and self.holds(path, measured)), None)
 
+    def keep(self, results: Results) -> None:
+        """Make these the run's own figures. Those of the same weights that stood there, by another sampler or other
+        evaluations, stay beside them (`figures`)."""
+        before = self.own()
+        if before not in (None, results.provenance.get("measured")):
+            self.measured.mkdir(exist_ok=True)
+            write_json(self.measured / f"{before}.json", read_json(self.results))
+        write_json(self.results, results.as_data())
+
+    def own(self) -> str | None:
+        """The hash of the sampler and evaluations that the run's own figures are by; None where none are whole."""
+        try:
+            measured = str(Results.from_data(read_json(self.results), str(self.results)).provenance["measured"])
+        except (OSError, ValueError, KeyError, TypeError, ResultsError):
+            return None
+        return measured if self.holds(self.results, measured) else None
+
     def in_use(self) -> bool:
         """Whether some process holds the lock."""
         return is_held(self.path / "lock")

@@ -9,7 +9,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
+from workbench import experiment
 from workbench.cli.completion import OF_RECIPES, bash, fish, known, zsh
 from workbench.cli.main import COMMANDS, main
 from workbench.core.files import read_json
@@ -79,6 +81,29 @@ def test_eval_by_another_sampler_keeps_the_runs_own_figures(run, capsys):
     assert calls <= 3
     (kept,) = (run / "measured").glob("*.json")
     assert read_json(kept) == found and (run / "results.json").read_bytes() == before
+    assert main(["eval", str(run), "sampler.steps=2"]) == 0
+    told = capsys.readouterr().out
+    assert "sampler.steps=2" in told and f"kept in {kept}" in told  # beside the run's own row
+
+
+def test_training_by_another_sampler_loses_no_figures(run, capsys, monkeypatch):
+    before, resolved = read_json(run / "results.json"), (run / "resolved.yaml").read_text()
+    words = ["train", "--resume", str(run)]
+    recipe = yaml.safe_load(resolved)
+    recipe["sampler"]["steps"] = 2
+    (run / "resolved.yaml").write_text(yaml.safe_dump(recipe))
+    assert main(words) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    kept = run / "measured" / f"{before['provenance']['measured']}.json"
+    assert read_json(kept) == before and "stay in" in told and kept.name in told
+    after = read_json(run / "results.json")
+    assert after["provenance"]["measured"] != before["provenance"]["measured"]
+    # and back: they are found, not measured again
+    (run / "resolved.yaml").write_text(resolved)
+    monkeypatch.setattr(experiment, "examine", lambda *args: pytest.fail("measured again"))
+    assert main(words) == 0
+    assert read_json(run / "results.json") == before
+    assert read_json(run / "measured" / f"{after['provenance']['measured']}.json") == after
 
 
 def test_eval_and_sample_take_plugins(run, tmp_path, capsys):

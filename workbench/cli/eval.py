@@ -21,7 +21,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate each run anew, then print the table.
 
-    With settings changed (``sampler.steps=32``) the figures are kept beside the run's own, as those of a grid's cell.
+    With settings changed (``sampler.steps=32``) the figures are kept beside the run's own, as those of a grid's cell,
+    and the table has both.
     """
     import json
 
@@ -50,5 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([results.as_data() for results in found], allow_nan=False))
     else:
-        show(table_with(paths, found), console(wide=None))
+        show(table_with(paths, found, " ".join(changes)), console(wide=None))
+        for path, results in zip(paths, found, strict=True) if changes else ():
+            print(f"kept in {RunFolder(path).measured / results.provenance['measured']}.json")
     return 0

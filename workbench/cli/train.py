@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
         kept = experiment.stands(folder)
         lost = "has lost the weights of its last step: it is trained from the last that are whole"
         print(f"{folder.path} {'is trained already' if kept else lost}")
+    before = folder.own()
     with evaluation_bar(folder.path.name) as tell, packing_bar() as packing:
         if together.by_several(resolved):
             together.train(folder, resolved, args.cache)
@@ -49,5 +50,10 @@ def run(args: argparse.Namespace) -> int:
     if lead:
         if folder.results.is_file():
             print_table([folder.path], console(wide=None))
+        if before not in (None, folder.own()):
+            print(
+                f"its own figures are those of this recipe now; those by the sampler and evaluations before stay in "
+                f"{folder.measured / f'{before}.json'}"
+            )
         print(f"run: {folder.path}\nTensorBoard: tensorboard --logdir {folder.tb}")
     return 0

@@ -251,10 +251,16 @@ def _notes(runs: Sequence[Run], values: Sequence[dict[str, Value | None]], colum
                 yield f"{run.label}, {column.head}: {value.error or 'no value'}"
 
 
-def table_with(folders: Sequence[Path | str], results: Sequence[Results]) -> Table:
-    """The main table of runs by other figures than those that their folders keep."""
-    runs = collect(folders)
-    return main_table([replace(run, results=found) for run, found in zip(runs, results, strict=True)])
+def table_with(folders: Sequence[Path | str], results: Sequence[Results], changes: str = "") -> Table:
+    """The main table of runs by other figures than those that their folders keep.
+
+    ``changes``: the settings that they were measured by in place of the runs' own; each run then has both rows.
+    """
+    rows = []
+    for run, found in zip(collect(folders), results, strict=True):
+        rows += [run] if changes and run.results else []
+        rows.append(replace(run, results=found, label=f"{run.label}, {changes}" if changes else run.label))
+    return main_table(rows)
 
 
 def print_table(runs: Iterable[Path | str], console: object | None = None) -> None:
