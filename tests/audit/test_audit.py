@@ -93,6 +93,7 @@ def test_every_shipped_audit_runs_small() -> None:
         assert all((row.pace is not None) == (name == "samplers") for row in findings.rows)
         json.dumps(as_data(findings))
         assert markdown(findings).count("*exact texts*") == len(settings["targets"])
+        assert "by chance" in markdown(findings).splitlines()[-1]
 
 
 def test_the_shipped_audit_holds_every_rule() -> None:

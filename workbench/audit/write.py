@@ -12,6 +12,10 @@ WORDS = {
     "nats": "−log p, nats", "tv": "total variation", "rare": "rare tokens", "text_entropy": "entropy of a text",
 }  # fmt: skip
 """Figures as headings."""
+CHANCE = (
+    "±: deviation over sets of as many texts, drawn by the law itself. A faithful sampler's figure is off by as much "
+    "by chance; more texts (`targets.NAME.texts`) make it less."
+)
 
 
 def write(findings: Findings, folder: Path) -> list[Path]:
@@ -25,7 +29,7 @@ def write(findings: Findings, folder: Path) -> list[Path]:
 
 def markdown(findings: Findings) -> str:
     """One table a target: exact texts first, with their spread, which is the noise floor."""
-    return "\n\n".join(_table(findings, target) for target in findings.exact)
+    return "\n\n".join([*(_table(findings, target) for target in findings.exact), CHANCE])
 
 
 def _table(findings: Findings, target: str) -> str:
