@@ -208,7 +208,7 @@ def test_blocks_are_written_beyond_the_length_of_training(smoke, capsys):
     assert len(ids) == 75
     assert drawn(capsys, run, "--count", 1, "--length", 40)["ids"] == [ids[:40]], "the first forty of seventy-five"
     assert main(["sample", str(smoke("sedd").path), "--length", "75"]) == 1
-    assert "trained on blocks of 1 to 32" in capsys.readouterr().err
+    assert "trained on blocks of 32 and writes 1 to 32" in capsys.readouterr().err
 
 
 def test_smoke_runs_are_reported(smoke, tmp_path, capsys):

@@ -96,7 +96,8 @@ def template(
         tokens = [-1] * (block if length is None else max(0, min(length, most + 1)))
     if not 0 < len(tokens) <= most:
         asked = len(tokens) if infill is not None else length
-        limit = f"this sampler writes 1 to {most}" if free else f"this run was trained on blocks of 1 to {block}"
+        own = f"this run was trained on blocks of {block} and writes 1 to {block}; process blocks writes longer texts"
+        limit = f"this sampler writes 1 to {most}" if free else own
         raise WorkbenchError(f"{asked} tokens to write on; {limit}")
     for position, text in pieces:
         _lay(tokens, position, text, tokenizer.encode(text).tolist())

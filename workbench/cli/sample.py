@@ -18,7 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fix", action="append", default=[], metavar="POSITION:TEXT", help="fix text at a token position; repeatable"
     )
-    parser.add_argument("--length", type=int, help="tokens to write on (default: the block, or the template's own)")
+    parser.add_argument("--length", type=int, help="tokens of a text, given ones included (default: the block's)")
     parser.add_argument("--first", type=int, default=0, help="number of the first sequence: other numbers, other texts")
     parser.add_argument("--batch", type=int, default=32, help="sequences at a time (changes no text)")
     parser.add_argument("--checkpoint", default="last", help="last, best, or a step (default: last)")
