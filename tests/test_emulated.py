@@ -87,6 +87,7 @@ MARKED = [file for file in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.
 RECIPES = ROOT / "tests" / "test_cuda.py"
 
 
+@pytest.mark.timeout(900)  # a suite of its own
 @pytest.mark.parametrize("files", [[RECIPES], [file for file in MARKED if file != RECIPES]], ids=["recipes", "others"])
 def test_what_is_marked_cuda_passes_on_it(files: list[Path], library: Path, tmp_path: Path) -> None:
     chosen = " and ".join(f"not ({name})" for name in HARDWARE)
