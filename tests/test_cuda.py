@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.smoke import RECIPES, smoke_run
+from tests.waits import waiting_is_an_error
 from workbench.bench.base import Meter
 from workbench.bench.run import chosen, here, measure
 from workbench.core import index
@@ -21,15 +20,6 @@ pytestmark = pytest.mark.cuda
 NAMES = sorted(file.stem for file in (RECIPES / "smoke").glob("*.yaml") if file.stem != "base")
 CLOSE = 0.02
 """Share by which float32 of two devices may differ after these few updates."""
-
-
-@contextlib.contextmanager
-def waiting_is_an_error() -> Iterator[None]:
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def figures(run: RunFolder) -> dict[str, float]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +16,7 @@ from samplers.exact import IidView, zipf
 from samplers.predictors.ordered import Ordered
 from samplers.reverse import Reverse
 from tests.samplers.toys import reverse
+from tests.waits import waiting_is_an_error
 from workbench.core import index
 from workbench.core.part import KINDS
 from workbench.core.rng import Rng
@@ -29,15 +28,6 @@ pytestmark = [
     pytest.mark.cuda,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
-
-
-@contextlib.contextmanager
-def waiting_is_an_error() -> Iterator[None]:
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def views(kind: str, vocab: int, device: str) -> IidView:
