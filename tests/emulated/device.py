@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import functools
 import importlib.util
+import shutil
 import subprocess
 import sys
 import types
@@ -74,8 +75,6 @@ WAITS = Waits()
 
 def unfit() -> str | None:
     """Why this machine cannot emulate one; None where it can."""
-    import shutil
-
     if shutil.which("g++") is None:
         return "an emulated CUDA device needs g++"
     if not _torch().joinpath("include", "ATen", "core", "Tensor.h").is_file():
