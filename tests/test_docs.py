@@ -40,7 +40,9 @@ from workbench.core.reading import read_yaml
 from workbench.core.spec import resolve
 from workbench.core.tree import load_tree, merge
 from workbench.grid.cells import plan
+from workbench.metrics.value import INDEPENDENT, SHUFFLED, Value
 from workbench.recipe import Recipe, load
+from workbench.report.tables import further_column, reference_rows
 
 README = ROOT / "README.md"
 NAMES = [path.relative_to(ROOT).as_posix() for path in documents()]
@@ -233,6 +235,17 @@ def test_settings_that_others_are_sent_to_exist(name):
         assert not wrong, f"{name}: `{code}`: there is no {wrong}"
         seen += bool(dotted)
     assert seen > 8
+
+
+def test_the_rows_that_no_model_wrote_are_told_as_they_stand():
+    """Held-out text below the runs, calibration texts last: README and tutorial say which rows a report ends with."""
+    value = Value("x", 1.0, real=2.0, calibration={SHUFFLED: 3.0, INDEPENDENT: 4.0})
+    rows = [row.label for row in reference_rows([("run", [value])], [further_column("x", "")])]
+    for name in ("README.md", "docs/tutorial.md"):
+        text = " ".join((ROOT / name).read_text(encoding="utf-8").split())
+        places = [text.find(f"*{label}*") for label in rows]
+        assert -1 not in places and places == sorted(places), f"{name}: {rows}"
+        assert "last row is real text" not in text and "ends with the real text" not in text
 
 
 def test_the_gallery_of_errors_is_what_the_tool_says(tmp_path):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 
 from workbench.cli.main import main
 from workbench.core.errors import WorkbenchError
 from workbench.core.files import read_json, write_json
+from workbench.environment import computes
 from workbench.metrics.results import Results
 from workbench.metrics.value import Value
 from workbench.reproduce import changes, compared, reproduce
@@ -72,18 +75,43 @@ def test_agreement_of_one_figure():
 
 
 def test_what_differs_in_the_environment():
-    before = {"python": "3.11", "threads": 1, "packages": {"a": "1", "b": "1"}, "git": {"commit": "x", "diff": ""}}
+    packages, source = {"torch": "1", "PyYAML": "1"}, {"commit": "x", "diff": ""}
+    before = {"python": "3.11", "threads": 1, "packages": packages, "git": source}
     assert list(changes(before, before)) == []
-    now = {"python": "3.12", "threads": 2, "packages": {"a": "2", "c": "1"}, "git": {"commit": "x", "diff": "y"}}
+    packages, source = {"torch": "2", "nvidia-nccl": "1"}, {"commit": "x", "diff": "y"}
+    now = {"python": "3.12", "threads": 2, "packages": packages, "git": source}
     assert list(changes(before, now)) == [
         "python: 3.11, now 3.12",
         "threads: 1, now 2",
-        "package a: 1, now 2",
-        "package b: 1, now absent",
-        "package c: absent, now 1",
+        "package nvidia-nccl: absent, now 1",
+        "package PyYAML: 1, now absent",
+        "package torch: 1, now 2",
         "uncommitted changes of the source are other ones",
     ]
     assert list(changes({}, now)) == [], "what was not written down is not compared"
+
+
+def test_packages_on_which_no_figure_depends_are_counted(run, capsys):
+    facts = read_json(run / "env.json")
+    packages = facts["packages"] | {"numpy": "0.1", "pytest": "0.1", "a-tool": "1"}
+    write_json(run / "env.json", facts | {"packages": packages})
+    assert main(["reproduce", str(run), "--measure-only"]) == 0
+    said = capsys.readouterr().out
+    assert "package numpy: 0.1, now " in said and "package pytest" not in said and "a-tool" not in said
+    assert "no figure depends on: 2 (--json names them)" in said
+    assert main(["reproduce", str(run), "--measure-only", "--json"]) == 0
+    others = json.loads(capsys.readouterr().out)["other_packages"]
+    assert others[0] == "package a-tool: 1, now absent" and others[1].startswith("package pytest: 0.1, now ")
+
+
+def test_every_package_that_is_required_is_known_to_compute_or_not():
+    """setup.py names them; one that is new there has to be put on a side."""
+    aside = {"tensorboard", "rich", "matplotlib", "wandb", "mlflow-skinny", "mkdocs-material", "hypothesis", "ruff"}
+    aside |= {"pytest", "pytest-xdist", "pytest-timeout", "mypy"}
+    text = (Path(__file__).parents[1] / "setup.py").read_text(encoding="utf-8")
+    named = set(re.findall(r'"([a-z][\w-]*)[<>=]=?\d[^"]*"', text))
+    assert {"torch", "scipy", "torchao", "lm-eval", "zstandard"} <= named
+    assert {name for name in named if not computes(name)} == aside
 
 
 def test_runs_that_cannot_be_made_again_say_why(run, tmp_path):

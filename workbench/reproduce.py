@@ -19,7 +19,7 @@ from workbench.core.errors import WorkbenchError
 from workbench.core.files import read_json, write_json
 from workbench.core.loading import Resolved
 from workbench.data.base import Progress
-from workbench.environment import environment
+from workbench.environment import computes, environment
 from workbench.evaluate import Tell, silent
 from workbench.metrics.results import Results
 from workbench.metrics.value import Value
@@ -53,7 +53,8 @@ class Reproduction:
     """What came of it.
 
     ``weights`` and ``samples``: a sentence each ("" where there is nothing to compare); ``changed``: what differs in
-    the environment, a sentence each; ``folder``: the new run, None where it was only measured anew.
+    the environment, a sentence each; ``other_packages``: packages of other versions on which no figure depends, a
+    sentence each; ``folder``: the new run, None where it was only measured anew.
     """
 
     run: Path
@@ -62,6 +63,7 @@ class Reproduction:
     weights: str
     samples: str
     changed: tuple[str, ...]
+    other_packages: tuple[str, ...] = ()
 
     @property
     def agrees(self) -> bool:
@@ -102,13 +104,15 @@ def reproduce(
     else:
         folder = _again(run, resolved, Path(root), cache, packing, tell)
         now = _kept(folder)
+    before, here = _json(run.env), environment()
     made = Reproduction(
         run=run.path,
         folder=folder.path if folder is not None else None,
         figures=tuple(compared(kept, now)),
         weights=_weights(run, folder) if folder is not None else "",
         samples=_samples(kept.samples, now.samples),
-        changed=tuple(changes(_json(run.env), environment())) + tuple(_text_changes(run, kept, now)),
+        changed=(*changes(before, here), *_text_changes(run, kept, now)),
+        other_packages=tuple(_packages(before, here, computing=False)),
     )
     if folder is not None:
         write_json(folder.path / FOUND, made.as_data())
@@ -145,20 +149,25 @@ def _holds(one: Value, number: float) -> bool:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """What differs between two environments, a sentence each."""
+    """What differs between two environments, a sentence each; of packages, those on which figures depend."""
     for fact in FACTS:
         old, new = before.get(fact), now.get(fact)
         if old is not None and new is not None and old != new:
             yield f"{fact}: {_plain(old)}, now {_plain(new)}"
-    old, new = (_mapping(one.get("packages")) for one in (before, now))
-    for name in sorted({*old, *new}) if old else ():
-        if old.get(name) != new.get(name):
-            yield f"package {name}: {old.get(name, 'absent')}, now {new.get(name, 'absent')}"
+    yield from _packages(before, now, computing=True)
     old, new = (_mapping(one.get("git")) for one in (before, now))
     if old and old.get("commit") != new.get("commit"):
         yield f"commit: {old.get('commit') or 'none'}, now {new.get('commit') or 'none'}"
     elif old and old.get("diff") != new.get("diff"):
         yield "uncommitted changes of the source are other ones"
+
+
+def _packages(before: Mapping[str, Any], now: Mapping[str, Any], computing: bool) -> Iterator[str]:
+    """Packages that are of another version, a sentence each: those on which figures depend, or the others."""
+    old, new = (_mapping(one.get("packages")) for one in (before, now))
+    for name in sorted({*old, *new}, key=str.lower) if old else ():
+        if old.get(name) != new.get(name) and computes(name) == computing:
+            yield f"package {name}: {old.get(name, 'absent')}, now {new.get(name, 'absent')}"
 
 
 def _text_changes(run: RunFolder, before: Results, now: Results) -> Iterator[str]:

@@ -131,6 +131,21 @@ def test_drawn_bytes_do_not_command_the_terminal(run, folder, monkeypatch):
     assert "\ufffd[2J[red]a[/red]\ufffd" in out
 
 
+def test_drawn_texts_get_no_breaks_of_the_tools(run, folder, monkeypatch):
+    text = "word " * 60 + "\n\ttab and trailing   \n" + "x" * 200 + "  "
+    real = opening.Opened.examiner
+
+    def examiner(self, data=None):
+        monkeypatch.setattr(type(self.model.tokenizer), "decode", lambda *_, **__: text)
+        return real(self, data)
+
+    monkeypatch.setattr(opening.Opened, "examiner", examiner)
+    monkeypatch.setenv("COLUMNS", "40")
+    status, out, _ = run("sample", folder, "--count", "1")
+    assert status == 0
+    assert out.startswith(f"— 0 —\n{text}\n") and out.count("\n") == 5
+
+
 # --- run folders --------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -106,7 +107,39 @@ def test_a_bound_above_an_exact_figure_is_no_verdict():
     bound = [Value("b", v, better="lower", relation="≤") for v in (1.2, 1.21, 1.225)]
     above = arm("a", [run(f"a{i}", b=value) for i, value in enumerate(bound)])
     below = arm("c", [run(f"c{i}", b=replace(value, value=value.value - 0.5)) for i, value in enumerate(bound)])
-    assert [one.verdict for one in compared([base, above, below], ["b"])] == ["higher bound", "better"]
+    assert [one.verdict for one in compared([base, above, below], ["b"])] == ["higher (of bounds)", "better"]
+
+
+def test_a_small_p_is_told_as_far_as_it_is_resolved_and_percentages_differ_in_points():
+    base = arm("baseline", [run(f"g{i}", known_words=v) for i, v in enumerate((0.7, 0.71, 0.72))], True)
+    above = arm("a", [run(f"a{i}", known_words=v) for i, v in enumerate((0.801, 0.811, 0.82100001))])
+    cell = differences_table(compared([base, above], ["known_words"]), [base, above]).rows[0].cells[0]
+    assert cell.text == "+10.1 points higher" and cell.detail.startswith("95 % interval +10.1 points to +10.1 points")
+    assert "p < 1e-4, after Holm < 1e-4" in cell.detail and "80 % power: 0.0 points" in cell.detail
+    near = arm("a", [run(f"a{i}", known_words=v) for i, v in enumerate((0.72, 0.745, 0.75))])
+    cell = differences_table(compared([base, near], ["known_words"]), [base, near]).rows[0].cells[0]
+    assert re.search(r"p 0\.0\d+, after Holm 0\.0\d+", cell.detail)
+
+
+def starred(*figures):
+    """Which of figures (number, relation) has the star, and the table's notes."""
+    arms = [
+        arm(name, [run(name, bits_per_byte=Value("bits_per_byte", value, better="lower", relation=relation))])
+        for name, (value, relation) in zip("abc", figures, strict=False)
+    ]
+    table = arms_table(arms, None)
+    return [row.label for row in table.rows if row.cells[0].text.startswith("★")], "\n".join(table.notes)
+
+
+def test_a_bound_that_may_hide_a_better_figure_leaves_no_star():
+    found, notes = starred((2.344, "="), (2.589, "≤"), (2.4, "="))
+    assert found == [] and "No ★ for held-out bits/byte: beside the figure that reads best stands a bound" in notes
+    found, notes = starred((2.344, "="), (2.3, "≤"))
+    assert found == ["b"] and "No ★" not in notes, "below an exact figure a bound decides"
+    found, notes = starred((2.344, "≤"), (2.3, "≤"))
+    assert found == ["b"] and "Among bounds it is the best bound" in notes
+    found, notes = starred((2.344, "="), (2.4, "="))
+    assert found == ["a"] and "bound" not in notes and "Hover" not in notes
 
 
 def judged(value, shuffled):

@@ -19,7 +19,7 @@ from workbench.report.collect import collect
 from workbench.report.curves import Group, all_plots, alone, together
 from workbench.report.differences import beside
 from workbench.report.grid_page import groups_of
-from workbench.report.html import number_in
+from workbench.report.html import notes_of, number_in
 from workbench.report.write import write_report
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -115,6 +115,7 @@ def test_figures_of_two_runs_are_compared_in_pairs(tmp_path: Path) -> None:
     (row,) = table.rows
     assert row.label == "b" and row.cells[0].text == "+0.010 worse", "in pairs a hundredth shows; apart it would not"
     assert "200 common units" in row.cells[0].detail
+    assert "Hover" in notes_of(table) and not any("Hover" in note for note in table.notes)
     assert beside([a]).rows == beside([replace(a, results=None), b]).rows == ()
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from workbench.core.errors import WorkbenchError
@@ -228,6 +229,44 @@ def test_terminal_table_shows_every_figure(pair: list[Path], width: int) -> None
     text = console.export_text()
     for shown in ("≤ 1.812 ± 0.015", "2.618", "≥ 30.8 %", "4.12", "95.4 %", "39,000", "3.42 M", "held-out text"):
         assert shown in text
+
+
+def printed(table: tables.Table, width: int) -> str:
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    terminal.show(table, console)
+    return console.export_text()
+
+
+@pytest.mark.parametrize("width", [100, 80, 60, 30, 10])
+@pytest.mark.parametrize("name", ["quickstart-sedd", "a-name-of-one-word-that-is-longer-than-any-column", "名字" * 20])
+def test_no_digit_is_cut_beside_calibration_texts(width: int, name: str) -> None:
+    columns = (*tables.COLUMNS[:4], *tables.COLUMNS[7:])
+    figures = ("≤ 1.643 ± 0.030", "2.545", "≥ 35.4 %", "4.45", "81.1 %", "12,200", "345", "6.19 M")
+    real = {
+        tables.HELD_OUT: ("4.34", "99.3 %"),
+        "shuffled words": ("4.35", "99.0 %"),
+        "independent tokens": ("4.46", "56.5 %"),
+    }
+    rows = [tables.Row(name, tuple(map(tables.Cell, figures)))]
+    rows += [
+        tables.Row(text, tuple(tables.Cell(given.get(i, tables.MISSING)) for i in range(8)), real=True)
+        for text, (nats, known) in real.items()
+        for given in [{3: nats, 4: known}]
+    ]
+    text = printed(tables.Table(columns, tuple(rows)), width)
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    for figure in (*figures, "4.34", "99.3 %", "4.35", "99.0 %", "4.46", "56.5 %"):
+        assert any(f" {figure} " in f" {line} " for line in lines), figure
+    assert "…" not in text and {"independent", "tokens", "shuffled"} <= set(text.split())
+    assert width < 30 or max(map(cell_len, text.splitlines())) <= max(width, 32), "no longer than it takes"
+
+
+@pytest.mark.parametrize("count", [1, terminal.MANY + 1])
+def test_one_wide_figure_is_whole_in_a_narrow_terminal(count: int) -> None:
+    column = tables.Column("x", "a long heading", "of a figure", str)
+    rows = tuple(tables.Row(f"run {i}", (tables.Cell(f"≤ {i}.123456789 ± 0.987654321"),)) for i in range(count))
+    text = printed(tables.Table((column,), rows), 20)
+    assert text.count("123456789 ± 0.987654321 ") == count
 
 
 def shown_of_many(tmp_path: Path, width: int) -> str:

@@ -58,7 +58,9 @@ def _print(made: Reproduction) -> None:
         for text in made.changed:
             print(f"  {text}")
     else:
-        print("The environment is the same: packages, machine, threads, source.")
+        print("The environment is the same: packages that figures depend on, machine, threads, source.")
+    if others := len(made.other_packages):
+        print(f"Packages that differ and that no figure depends on: {others} (--json names them).")
     verdicts = [one.verdict for one in made.figures]
     print(f"{made.run}: " + ", ".join(f"{verdicts.count(name)} {name}" for name in (EXACTLY, WITHIN, NOT)))
     if made.folder is not None:

@@ -47,17 +47,17 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(drawn.as_data()))
         return 0
-    from rich.text import Text
+    from rich.segment import Segment, Segments
+    from rich.style import Style
 
     from workbench.cli.tables import console as printer
     from workbench.report.words import visible
 
     console = printer(wide=None)
     for number, spans in enumerate(drawn.spans):
-        console.print(f"[dim]— {args.first + number} —[/dim]")
-        text = Text()
-        for piece, given in spans:
-            text.append(visible(piece), style="underline" if given else "")  # bytes drawn may command a terminal
-        console.print(text)
-    console.print(f"[dim]{drawn.calls} network calls, {drawn.seconds:.2f} s, {drawn.sampler}[/dim]")
+        console.out(f"— {args.first + number} —", style="dim")
+        # bytes drawn may command a terminal; but for that texts stay as they are: our breaks would read as the model's
+        pieces = [Segment(visible(piece), Style(underline=given)) for piece, given in spans]
+        console.print(Segments([*pieces, Segment("\n")]), crop=False)
+    console.out(f"{drawn.calls} network calls, {drawn.seconds:.2f} s, {drawn.sampler}", style="dim")
     return 0

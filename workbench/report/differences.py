@@ -15,6 +15,9 @@ from workbench.report.contrasts import Term, contrast
 from workbench.report.grid_tables import columns_for
 from workbench.report.tables import ASIDE, Cell, Column, Row, Table
 
+RESOLVED = 1e-4
+"""Smaller p are told as below this: so far out the tail is the assumed law's, about errors known to a percent or two
+from resamples, or from a few repetitions."""
 UNTESTED = "not tested for want of spread, and counted in the family after Holm"
 
 
@@ -39,7 +42,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Better, worse, higher, lower, or that no difference is shown."""
+        """Better, worse, higher, lower, or that no difference is shown; whether it is one of bounds alone."""
         if self.adjusted is None:
             return ""
         if self.adjusted >= 1 - LEVEL:
@@ -47,7 +50,7 @@ class Difference:
         up = "higher" if self.estimate.value > 0 else "lower"
         ours, theirs = self.relations
         if (up == "higher" and (ours == "≤" or theirs == "≥")) or (up == "lower" and (theirs == "≤" or ours == "≥")):
-            return f"{up} bound"  # the true figures may lie the other way round
+            return f"{up} (of bounds)"  # the true figures may lie the other way round
         return up if self.better == "neither" else ("better" if up == self.better else "worse")
 
 
@@ -130,20 +133,24 @@ def _cell(one: Difference | None, column: Column) -> Cell:
         details.append(f"95 % interval {_signed(column, one.estimate.low)} to {_signed(column, one.estimate.high)}")
     if one.adjusted is not None and one.p is not None:
         text += f" {one.verdict}"
-        details.append(f"p {one.p:.2g}, after Holm {one.adjusted:.2g}")
+        details.append(f"p {_told(one.p)}, after Holm {_told(one.adjusted)}")
     if one.detectable is not None:
-        details.append(f"smallest difference seen with 80 % power: {column.write(one.detectable)}")
+        details.append(f"smallest difference seen with 80 % power: {column.gap(one.detectable)}")
     return Cell(text, "; ".join([*details, one.how]))
 
 
 def _signed(column: Column, number: float) -> str:
-    return ("+" if number >= 0 else "−") + column.write(abs(number))
+    return ("+" if number >= 0 else "−") + column.gap(abs(number))
+
+
+def _told(p: float) -> str:
+    return f"{p:.2g}" if p >= RESOLVED else f"< {RESOLVED:.0e}".replace("e-0", "e-")
 
 
 def _notes(found: Sequence[Difference], minus: str) -> list[str]:
     return [
         f"{minus}; better, worse, higher or lower where p after Holm (over the arms, for each figure) is "
-        "below 0.05, else a difference is not shown, which does not say that there is none. Of bounds the difference "
-        "is one of bounds: the true figures may lie the other way round.",
+        "below 0.05, else a difference is not shown, which does not say that there is none. (of bounds): it "
+        "is the bounds that lie so, the true figures may lie the other way round.",
         *dict.fromkeys(f"{one.figure}: {one.how}" for one in found),
     ]

@@ -26,6 +26,8 @@ NAMED = 3
 """Arms named beside a row of held-out text that is not the same for all."""
 BEST = "★"
 """Stands before the best figure of a column."""
+HIDDEN = "beside the figure that reads best stands a bound, behind which the true one may be better"
+"""Why there is no best."""
 FIELDS = ("value", "low", "high", "se", "n", "relation", "unit", "real", SHUFFLED, INDEPENDENT, "error")
 """What the rows for other programs hold of a figure."""
 
@@ -77,7 +79,7 @@ def best_of(arms: Sequence[Arm], name: str) -> tuple[int | None, str]:
     """Which arm is best by a figure's own direction, or nearest to real text where it has none; and which it is.
 
     None where that cannot be said: no direction and no real text, fewer than two arms with the figure, two judges
-    or machines.
+    or machines, a bound that may hide a better figure than the one that reads best.
     """
     figures = {i: value for i, arm in enumerate(arms) if (value := arm.figure(name)) and value.value is not None}
     if len(figures) < 2:
@@ -90,7 +92,16 @@ def best_of(arms: Sequence[Arm], name: str) -> tuple[int | None, str]:
     if first.better == "neither":
         return None, ""
     sign = 1 if first.better == "lower" else -1
-    return min(figures, key=lambda i: sign * figures[i].number), first.better + " is better"
+    best = min(figures, key=lambda i: sign * figures[i].number)
+    if any(_slack(value) < _slack(figures[best]) for value in figures.values()):
+        return None, HIDDEN
+    return best, first.better + " is better"
+
+
+def _slack(value: Value) -> int:
+    """Whether the true figure may be better (-1) or worse (1) than the one shown, or is the one shown (0)."""
+    bound = {"≤": -1, "=": 0, "≥": 1}[value.relation]
+    return bound if value.better == "lower" else -bound
 
 
 def _distance(value: Value) -> float:
@@ -119,7 +130,7 @@ def _notes(arms: Sequence[Arm], columns: Sequence[Column]) -> Iterable[str]:
     if any(value.calibration for value in values):
         yield CALIBRATED
     yield from judges_told(((arm.label, [arm.figure(column.key) for column in columns]) for arm in arms), columns)
-    yield "★: best by the figure's own direction, or nearest to held-out text where it has none. Hover for intervals."
+    yield from _star_notes(values, arms, columns)
     absent = [column.key for column in columns if not any(arm.figure(column.key) for arm in arms)]
     if absent and any(arm.repeats for arm in arms):
         yield f"Asked for, and measured by no arm so far: {', '.join(absent)}."
@@ -128,6 +139,16 @@ def _notes(arms: Sequence[Arm], columns: Sequence[Column]) -> Iterable[str]:
             value = arm.figure(column.key)
             if value is not None and value.value is None:
                 yield f"{arm.label}, {column.line}: {value.error or 'no value'}"
+
+
+def _star_notes(values: Sequence[Value], arms: Sequence[Arm], columns: Sequence[Column]) -> Iterable[str]:
+    """What the star says, and what it does not say of bounds; which columns have none for a bound's sake."""
+    note = "★: best by the figure's own direction, or nearest to held-out text where it has none."
+    bounds = any(value.relation != "=" and value.better != "neither" for value in values)
+    yield note + " Among bounds it is the best bound: the true figures may lie in another order." * bounds
+    hidden = [column.line for column in columns if best_of(arms, column.key)[1] == HIDDEN]
+    if hidden:
+        yield f"No ★ for {', '.join(hidden)}: {HIDDEN}."
 
 
 def _plain(number: float | None) -> str:

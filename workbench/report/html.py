@@ -140,8 +140,9 @@ def number_in(text: str) -> str:
 
 
 def notes_of(table: Table) -> str:
-    """Its notes as a list."""
-    items = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
+    """Its notes as a list; where figures have details, that a pointer shows them."""
+    hover = ["Hover over a figure for its interval."] * any(cell.detail for row in table.rows for cell in row.cells)
+    items = "".join(f"<li>{escape(note)}</li>" for note in (*table.notes, *hover))
     return f'<ul class="notes">{items}</ul>' if items else ""
 
 

@@ -53,6 +53,10 @@ class Column:
         """The heading in one line."""
         return f"{self.head} {self.unit}".strip()
 
+    def gap(self, number: float) -> str:
+        """How a difference of two such figures is written: of percentages, in points."""
+        return f"{100 * number:.1f} points" if self.write is percent else self.write(number)
+
 
 @dataclass(frozen=True)
 class Table:

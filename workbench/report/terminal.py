@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from workbench.report.tables import Cell, Row, Table
+from workbench.report.tables import MISSING, Cell, Row, Table
 from workbench.report.words import visible
 
 MANY = 8
 """Runs are rows where there are more than so many, however narrow the terminal."""
+FOLD = 12
+"""Names keep words of so many characters whole where a terminal is too narrow for longer ones."""
+BESIDE = 3
+"""Characters between two columns."""
+EDGES = 2
+"""Characters beside a table."""
 
 
 def show(table: Table, console: Console) -> None:
     """Print ``table``, whichever way round fits: runs as rows; few that do not fit stand beside one another, figures as
     rows, in as many tables as it takes; of many the first figures are shown, and it is said which are left out.
+
+    A figure is never cut: where nothing fits, lines are longer than the terminal.
     """
     wide, folded, left = _by_run(table), _by_run(table, console.width // 3), ""
     if _fits(wide, console):
@@ -31,7 +41,9 @@ def show(table: Table, console: Console) -> None:
     else:
         shown = _blocks(table, console)
     for part in shown:
-        console.print(part)
+        if not _fits(part, console):
+            part.width = _width(part, console)  # given less, rich crops the last columns' digits without a sign
+        console.print(part, crop=False)
     for row in table.rows:
         if row.remark:
             console.print(Text(visible(f"{row.label}: {row.remark}"), style="yellow"))
@@ -62,13 +74,20 @@ def _first_figures(table: Table, console: Console) -> tuple[list[RichTable], str
 
 
 def _blocks(table: Table, console: Console) -> list[RichTable]:
-    """Tables by figure of as many runs as fit, at least one, each beside the real text's figures."""
+    """Tables by figure of as many runs as fit, at least one, each beside the real text's figures; these in tables of
+    their own where they do not fit beside one run."""
     runs, real = [row for row in table.rows if not row.real], [row for row in table.rows if row.real]
-    for size in range(len(runs), 1, -1):
-        parts = [_by_figure(table, [*runs[i : i + size], *real]) for i in range(0, len(runs), size)]
+    for size in range(len(runs), 0, -1):
+        parts = [_by_figure(table, [*runs[i : i + size], *real], console) for i in range(0, len(runs), size)]
         if all(_fits(part, console) for part in parts):
             return parts
-    return [_by_figure(table, [run, *real]) for run in runs] or [_by_figure(table, real)]
+    alone = [_by_figure(table, [run], console, FOLD) for run in runs]
+    known = [i for i, _ in enumerate(table.columns) if any(row.cells[i].text != MISSING for row in real)]
+    measured = replace(table, columns=tuple(table.columns[i] for i in known))
+    rows = [replace(row, cells=tuple(row.cells[i] for i in known)) for row in real]
+    together = _by_figure(measured, rows, console, FOLD)
+    apart = [_by_figure(measured, [row], console, FOLD) for row in rows]
+    return [*alone, together] if rows and _fits(together, console) else alone + apart
 
 
 def _fits(shown: RichTable, console: Console) -> bool:
@@ -80,15 +99,34 @@ def _width(shown: RichTable, console: Console) -> int:
     return Measurement.get(console, boundless, shown).maximum
 
 
-def _by_figure(table: Table, rows: list[Row]) -> RichTable:
+def _by_figure(table: Table, rows: list[Row], console: Console, fold: int | None = None) -> RichTable:
+    """Figures as rows; headings and names go on below where it is narrow, words of more than ``fold`` characters too.
+
+    Columns have widths of their own, for rich shrinks the widest whatever they hold.
+    """
+    heads = [[column.line for column in table.columns], *([visible(row.label)] for row in rows)]
+    whole = [1, *(max((cell_len(_figure(cell, row).plain) for cell in row.cells), default=1) for row in rows)]
+    most = [max(least, *map(cell_len, texts), 1) for least, texts in zip(whole, heads, strict=True)]
+    words = [max(map(cell_len, " ".join(texts).split()), default=1) for texts in heads]
+    least = [max(least, min(word, fold or word)) for least, word in zip(whole, words, strict=True)]
+    room = console.width - BESIDE * len(rows) - EDGES
+    widths = _squeezed(most, [most[0], *least[1:]], room)  # names go on below once, headings in many rows
+    widths = _squeezed(widths, least, room)
     shown = _frame()
-    shown.add_column("")
-    for row in rows:
-        whole = max((len(cell.text) for cell in row.cells), default=1)
-        shown.add_column(_label(row), justify="right", min_width=whole)
+    shown.add_column("", width=widths[0], overflow="fold")
+    for row, width in zip(rows, widths[1:], strict=True):
+        shown.add_column(_label(row), justify="right", width=width, overflow="fold")
     for index, column in enumerate(table.columns):
         shown.add_row(Text(column.line), *(_figure(row.cells[index], row) for row in rows))
     return shown
+
+
+def _squeezed(most: Sequence[int], least: Sequence[int], room: int) -> list[int]:
+    """Widths of columns that together take ``room``, or as little as they can: the widest give way first."""
+    widths = list(most)
+    while sum(widths) > room and (loose := [i for i, width in enumerate(widths) if width > least[i]]):
+        widths[max(loose, key=lambda i: widths[i])] -= 1
+    return widths
 
 
 def _frame() -> RichTable:
