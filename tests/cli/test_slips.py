@@ -29,7 +29,17 @@ SLIPS = [
     ("train {run}", "workbench train --resume {run}"),
     ("train --resume {runs}", "it holds runs, name one of them: {run}"),
     ("sample {recipe}", "it is a recipe, train it first: workbench train {recipe}"),
-    ("sample {run} steps=4", "as in sampler.steps=32"),
+    ("sample {runs}/smoke-sedd", "did you mean {run}?"),
+    ("sample smoke-sed", "did you mean runs/{name}?"),
+    ("sample {runs}", "name one of them: {run}, {other}"),
+    ("sample {run} {other}", "sampling takes one run at a time; these are 2: {run}, {other}"),
+    ("sample {run} --checkpoint 300", "has no checkpoint '300'; it keeps those of steps "),
+    ("sample {run} steps=4", "as in sampler.steps=32; not 'steps=4'. Did you mean sampler.steps?"),
+    ("train {recipe} train.lr=1", "train.lr: train has no such setting. Did you mean train.optimizer.lr? Known: "),
+    ("train {recipe} lr=1", "lr: recipe has no such setting. Did you mean train.optimizer.lr? Known: backbone"),
+    ("train {recipe} steps=1", "Did you mean sampler.steps or train.steps?"),
+    ("train {recipe} backbone.steps=1", "Did you mean sampler.steps or train.steps?"),
+    ("train {recipe} train.stps=1", "Did you mean 'steps'?"),
     ("eval {run} train.steps=4", "evaluating changes the sampler and what is measured"),
     ("eval sampler.steps=4", "name a run folder to evaluate"),
 ]
@@ -53,13 +63,23 @@ def test_slips_are_answered_by_what_was_meant(run, tmp_path, capsys, monkeypatch
     recipe = tmp_path / "mine.yaml"
     parent = os.path.relpath(Path(__file__).parents[2] / SMOKE, tmp_path)
     recipe.write_text(f"extends: {parent}\nname: mine\n")
-    places = {"recipe": recipe, "run": run, "runs": run.parent}
+    other = shutil.copytree(run, run.parent / "zebra-00000000")
+    places = {"recipe": recipe, "run": run, "runs": run.parent, "name": run.name, "other": other}
     for words, said in SLIPS:
         capsys.readouterr()
         assert typed(words.format(**places).split()) in (1, 2), words
         told = capsys.readouterr().err
         assert said.format(**places) in told, f"{words}: {told}"
         assert "Traceback" not in told
+
+
+def test_check_says_how_settings_are_written(capsys):
+    assert main(["check", SMOKE, "train.steps", "100"]) == 1
+    told = capsys.readouterr().out
+    assert "write path=value, as in train.steps=100" in told and "there is no such file" not in told
+    assert main(["check", "recipes/smoke/sed.yaml"]) == main(["check", "quickstart/sedd"]) == 1
+    told = capsys.readouterr().out
+    assert "Did you mean recipes/smoke/sedd.yaml?" in told and "Did you mean recipes/quickstart/sedd.yaml?" in told
 
 
 def test_check_takes_settings(capsys):
