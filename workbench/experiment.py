@@ -196,6 +196,7 @@ def trainer(
         if parallel is None or parallel.lead:
             write_json(run.path / NOTE, begun)
     model.process.begin(model.backbone)
+    assemble.watch_first_pass(model.backbone)
     rng = assemble.streams(resolved)
     train_meta = data.meta["train"]
     made = Trainer(
