@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import torch
 
 from workbench import assemble
+from workbench.begun import dropped_unless_begun
 from workbench.core.errors import WorkbenchError
 from workbench.core.files import read_json, write_json
 from workbench.core.loading import Resolved
@@ -56,8 +57,11 @@ def finish(
     packing: Progress | None = None,
     tell: Tell = silent,
 ) -> bool:
-    """Train what is not trained, then evaluate what is not evaluated; true in the process that leads."""
-    lead = train(run, resolved, cache, packing)
+    """Train what is not trained, then evaluate what is not evaluated; true in the process that leads.
+
+    A folder that was made for this run does not stay where it cannot be begun.
+    """
+    lead = train(run, resolved, cache, packing, tidy=True)
     if lead and measure_it and not evaluated(run, resolved):
         evaluate(run.path, cache, tell, packing)
     return lead
@@ -69,12 +73,14 @@ def train(
     cache: Path | str | None = None,
     tell: Progress | None = None,
     quiet: bool = False,
+    tidy: bool = False,
 ) -> bool:
     """Train a run to its end, from its last whole checkpoint where there is one; a finished run is left as it is.
 
     One that has lost the checkpoint of its last step, or whose is damaged, is trained there again.
 
-    Under torchrun every process calls it; true in the one that goes on with evaluation.
+    Under torchrun every process calls it; true in the one that goes on with evaluation. ``tidy``: remove a folder that
+    was made for this run, where it fails before its text is packed. Nobody else may know of it, as a grid's workers do.
 
     Raises:
         Interrupted: a signal came; everything is saved.
@@ -82,7 +88,11 @@ def train(
     """
     parallel = join(resolved.data["train"]["device"])
     try:
-        with run.locked() if parallel.lead else nullcontext():
+        with ExitStack() as stack:
+            made = tidy and bool(parallel.any(int(run.made)))  # by whichever process came first; all have it by now
+            if parallel.lead:
+                stack.enter_context(dropped_unless_begun(run, made))
+                stack.enter_context(run.locked())
             if not trained(run):
                 if resolved.hash != run.hash:
                     raise RunError(

@@ -42,7 +42,12 @@ class InUse(RunError):
 
 
 class RunFolder:
-    """The files of a run. Cheap to make; nothing is locked before ``locked``."""
+    """The files of a run. Cheap to make; nothing is locked before ``locked``.
+
+    ``made``: whether `create` has just made its folder.
+    """
+
+    made = False
 
     def __init__(self, path: Path) -> None:
         """Open an existing run.
@@ -83,6 +88,7 @@ class RunFolder:
             RunError: the folder is another recipe's (same name, same first digits of the hash).
         """
         path = Path(root) / f"{slug(name)}-{digest[:SHORT]}"
+        made = not path.exists()
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -90,6 +96,7 @@ class RunFolder:
         if not (path / "status").exists():
             write_json(path / "status", {"schema": 1, "name": name, "hash": digest, "state": "created", **_writer()})
         run = cls(path)
+        run.made = made
         if run.hash != digest:
             raise RunError(f"{path} is a run of another recipe (hash {run.hash}, here {digest}); rename the recipe")
         if resolved:

@@ -6,14 +6,21 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from workbench import experiment
+from workbench.begun import dropped_unless_begun
 from workbench.cli.completion import OF_RECIPES, bash, fish, known, zsh
 from workbench.cli.main import COMMANDS, main
+from workbench.core.errors import WorkbenchError
 from workbench.core.files import read_json
 from workbench.core.plugins import isolated
+from workbench.recipe import load
+from workbench.run import InUse
+from workbench.train.interrupt import Interrupted
 
 SMOKE = "recipes/smoke/sedd.yaml"
 SLIPS = [
@@ -39,6 +46,7 @@ SLIPS = [
     ("train {recipe} lr=1", "lr: recipe has no such setting. Did you mean train.optimizer.lr? Known: backbone"),
     ("train {recipe} steps=1", "Did you mean sampler.steps or train.steps?"),
     ("train {recipe} backbone.steps=1", "Did you mean sampler.steps or train.steps?"),
+    ("train {recipe} backbone.train=1", "backbone 'transformer' has no such setting. Known: "),
     ("train {recipe} train.stps=1", "Did you mean 'steps'?"),
     ("eval {run} train.steps=4", "evaluating changes the sampler and what is measured"),
     ("eval sampler.steps=4", "name a run folder to evaluate"),
@@ -147,3 +155,60 @@ def test_other_shells():
         assert line.startswith("complete -c workbench -n '") and line.replace("\\'", "").count("'") % 2 == 0
     if shutil.which("fish"):
         assert subprocess.run(["fish", "-n"], input=text, text=True, timeout=20).returncode == 0
+
+
+# --- starts that fail ---------------------------------------------------------------------------------------------
+
+GONE = "data.corpus={type: text, paths: [gone.txt]}"
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """(a call of ``workbench train`` that cannot find its text, the folder of runs)."""
+    runs = tmp_path / "runs"
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    return lambda *words: main(["train", SMOKE, "--runs", str(runs), GONE, *words]), runs
+
+
+@pytest.mark.parametrize("words", [[], ["train.parallel.processes=2", "train.device=cpu"]])
+def test_a_start_that_fails_leaves_no_folder(start, words, capfd):
+    train, runs = start
+    assert train(*words) == 1
+    assert "gone.txt" in capfd.readouterr().err, "processes write for themselves"
+    assert list(runs.iterdir()) == []
+
+
+def test_processes_of_torchrun_leave_no_folder(tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words = ["train", SMOKE, "--runs", str(tmp_path / "runs"), GONE, "train.device=cpu"]
+    ended = subprocess.run([*torchrun, "-m", "workbench", *words], capture_output=True, text=True, timeout=300)
+    assert ended.returncode and "gone.txt" in ended.stderr
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_folder_that_was_there_or_is_begun_or_in_use_or_interrupted_stays(start, monkeypatch):
+    train, runs = start
+    resolved = load(SMOKE, [GONE])
+    folder = experiment.create(resolved, runs)
+    assert train() == 1 and folder.status.is_file(), "it was there before"
+    for error in (KeyboardInterrupt(), Interrupted("a signal", 15)):
+        shutil.rmtree(runs)
+        monkeypatch.setattr(experiment.assemble, "prepare", lambda *_, error=error: (_ for _ in ()).throw(error))
+        assert train() > 1 and folder.status.is_file(), "the same command goes on"
+
+    def packed(*_):
+        (folder.path / "tokenizer").mkdir()
+        raise WorkbenchError("later")
+
+    shutil.rmtree(runs)
+    monkeypatch.setattr(experiment.assemble, "prepare", packed)
+    assert train() == 1 and folder.status.is_file(), "it holds something"
+    shutil.rmtree(runs)
+    made = experiment.create(resolved, runs)
+    with pytest.raises(WorkbenchError, match="mine"), dropped_unless_begun(made, made.made), made.locked():
+        raise WorkbenchError("mine")
+    assert not made.path.exists()
+    made = experiment.create(resolved, runs)
+    with made.locked(), pytest.raises(InUse), dropped_unless_begun(made, made.made), made.locked():
+        pass
+    assert made.status.is_file(), "another process is at it"

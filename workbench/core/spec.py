@@ -52,9 +52,15 @@ def meant(root: Node, path: str) -> str:
     """Text to append where ``path`` names no setting: those of the same name elsewhere in a resolved recipe, of which
     some below the same place go before all others; "" where there are none, or too many to name."""
     above, _, name = path.rpartition(".")
-    places = [join(node.path, name) for node in root.walk() if name in node.settings]
+    holders = [node for node in root.walk() if name in node.settings]
+    places = [join(node.path, name) for node in holders if not _is_section(node.settings[name])]
     near = [place for place in places if above and place.startswith((f"{above}.", f"{above}["))] or places
     return f" Did you mean {' or '.join(near)}?" if 0 < len(near) <= NAMED else ""
+
+
+def _is_section(value: Any) -> bool:
+    """Sections lie at the top, where everybody knows them: one of the same name is not what was meant."""
+    return isinstance(value, Node) and issubclass(value.part, Section)
 
 
 def misfits(root: Node, known: tuple[Problem, ...] = ()) -> list[Problem]:
