@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from workbench import assemble
-from workbench.begun import dropped_unless_begun
+from workbench.begun import held
 from workbench.core.errors import WorkbenchError
 from workbench.core.files import read_json, write_json
 from workbench.core.loading import Resolved
@@ -57,10 +57,7 @@ def finish(
     packing: Progress | None = None,
     tell: Tell = silent,
 ) -> bool:
-    """Train what is not trained, then evaluate what is not evaluated; true in the process that leads.
-
-    A folder that was made for this run does not stay where it cannot be begun.
-    """
+    """Train what is not trained, then evaluate what is not evaluated; true in the process that leads."""
     lead = train(run, resolved, cache, packing, tidy=True)
     if lead and measure_it and not evaluated(run, resolved):
         evaluate(run.path, cache, tell, packing)
@@ -88,11 +85,7 @@ def train(
     """
     parallel = join(resolved.data["train"]["device"])
     try:
-        with ExitStack() as stack:
-            made = tidy and bool(parallel.any(int(run.made)))  # by whichever process came first; all have it by now
-            if parallel.lead:
-                stack.enter_context(dropped_unless_begun(run, made))
-                stack.enter_context(run.locked())
+        with held(run, parallel, tidy):
             if not trained(run):
                 if resolved.hash != run.hash:
                     raise RunError(
