@@ -175,7 +175,7 @@ def _is_faithful(rule: Predictor) -> Iterator[str]:
         for law, due, when in checks:
             apart = float((law - due).abs().sum()) / 2
             if apart > NEAR:
-                yield f"on {name}: {FINE} steps with the exact score give a law {apart:.3f} off {when} (≤ {NEAR})"
+                yield f"on {name}: {FINE} steps with the exact score give a law {apart:.6g} off {when} (≤ {NEAR})"
 
 
 def _heeds_shapers(rule: Predictor) -> Iterator[str]:

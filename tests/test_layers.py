@@ -23,8 +23,9 @@ DATA, TRAIN, METRICS = "workbench.data", "workbench.train", "workbench.metrics"
 ASSEMBLY = tuple(
     f"workbench.{name}"
     for name in (
-        "recipe", "assemble", "doctor", "environment", "run", "evaluate", "experiment", "drawing", "check", "judging",
-        "match", "nats", "opening", "publish", "reproduce", "sets", "shards", "solving", "start", "tasks", "watching",
+        "recipe", "assemble", "begun", "doctor", "environment", "run", "run_text", "evaluate", "experiment", "drawing",
+        "check", "judging", "match", "nats", "opening", "publish", "reproduce", "sets", "shards", "solving", "start",
+        "tasks", "watching",
     )
 )
 ABOVE = tuple(

@@ -42,8 +42,14 @@ def test_widths_that_a_backbone_cannot_have_are_passed_over():
 
 
 def test_no_size_within_reach_says_the_nearest():
-    with pytest.raises(WorkbenchError, match=r"no depth and width of smoke-sedd come within 1\.0%.*the nearest is"):
+    said = r"no depth up to 16 with a width of 4 to 256 of smoke-sedd comes within 1\.0% .*; the nearest is"
+    with pytest.raises(WorkbenchError, match=said):
         match(load(SMOKE, MAMBA2), load(SMALL))
+
+
+def test_a_width_far_from_the_first_is_found():
+    found = match(load(RECIPES / "sedd-mamba2-small.yaml"), load(RECIPES / "quickstart" / "gpt2.yaml"))
+    assert abs(found.error) <= 0.01 and found.sizes["backbone.dim"] < 256  # of 768, more than sixteen widths away
 
 
 def test_a_match_keeps_all_of_a_pattern():

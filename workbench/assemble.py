@@ -18,6 +18,7 @@ from workbench.core.build import build
 from workbench.core.errors import WorkbenchError
 from workbench.core.loading import Resolved
 from workbench.core.node import Node
+from workbench.core.part import origin
 from workbench.core.rng import Rng
 from workbench.data.base import Progress, Tokenizer
 from workbench.data.section import Data, Prepared
@@ -85,6 +86,9 @@ def model(resolved: Resolved, tokenizer: Tokenizer, device: torch.device | str =
     """The process and a freshly initialised network for this tokenizer's ids. ``device``: "meta" costs nothing.
 
     Weights depend on the recipe's seed alone.
+
+    Raises:
+        WorkbenchError: the network (of a plug-in) has no head.
     """
     length = int(resolved.data["data"]["length"])
     known = {"vocab": tokenizer.vocab, "eos": tokenizer.eos, "length": length}
@@ -93,7 +97,39 @@ def model(resolved: Resolved, tokenizer: Tokenizer, device: torch.device | str =
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(streams(resolved).integer("init"))
         backbone: Backbone = _built(resolved, "backbone", sizes)
+    _require_head(backbone)
     return Model(tokenizer, process, Shell(backbone), length)
+
+
+def watch_first_pass(net: Backbone) -> None:
+    """See that the features of the next pass are [B, L, D], D what the head takes, and look at no later one.
+
+    The shapes are the host's: no device is waited for. The pass raises:
+        WorkbenchError: they are not; names the backbone and the command that checks all of its contract.
+    """
+
+    def look(module: torch.nn.Module, args: tuple[Any, ...], named: Mapping[str, Any], h_BLD: Any) -> None:
+        handle.remove()
+        x_BL = args[0] if args else named["x_BL"]
+        due = (*x_BL.shape, net.head.in_features)
+        found = tuple(h_BLD.shape) if isinstance(h_BLD, torch.Tensor) else type(h_BLD).__name__
+        if found != due:
+            told = f"gives features {found} of tokens {tuple(x_BL.shape)}, where [B, L, D] = {due} is due"
+            raise WorkbenchError(_breaks(cls, f"{told} (D is what its head takes)"))
+
+    cls = type(net)  # FSDP2 gives it another
+    handle = net.register_forward_hook(look, with_kwargs=True)
+
+
+def _require_head(net: Backbone) -> None:
+    """Losses, samplers and optimizers read the head, and none would say whose it is that is missing."""
+    if not isinstance(getattr(net, "head", None), torch.nn.Linear):
+        raise WorkbenchError(_breaks(type(net), "has no linear map self.head from its features to its outputs"))
+
+
+def _breaks(cls: type[Backbone], how: str) -> str:
+    file = origin(cls).rpartition(":")[0]
+    return f"backbone {cls.type_name!r} {how}; all that is due of it: workbench check --contract {file}"
 
 
 def start_at_unigram(made: Model, counts_V: npt.NDArray[np.int64]) -> None:

@@ -15,8 +15,9 @@ import torch
 from samplers.base import Canvas
 from workbench import assemble
 from workbench.core.errors import WorkbenchError
+from workbench.core.spec import meant
 from workbench.data.base import Tokenizer
-from workbench.opening import Opened, open_trained
+from workbench.opening import Opened, open_trained, reopen
 
 GAP = re.compile(r" ?(_{2,})")
 """A gap of a template, with the space before it, which byte-level tokens carry themselves."""
@@ -76,8 +77,13 @@ def template(
         WorkbenchError: an override that is not of the sampler, a text that does not fit, a run without weights.
     """
     strays = [text for text in overrides if not text.startswith(("sampler.", "train.replay="))]
+    runs = [str(path), *(text for text in strays if (Path(text) / "status").is_file())]
+    if len(runs) > 1:
+        raise WorkbenchError(f"sampling takes one run at a time; these are {len(runs)}: {', '.join(runs)}")
     if strays:
-        raise WorkbenchError(f"sampling changes sampler settings only, as in sampler.steps=32; not {strays[0]!r}")
+        stray = strays[0]
+        hint = meant(reopen(path)[1].node.settings["sampler"], stray.partition("=")[0])
+        raise WorkbenchError(f"sampling changes sampler settings only, as in sampler.steps=32; not {stray!r}.{hint}")
     if sum(given is not None and given != [] for given in (prefix, infill, list(fixed))) > 1:
         raise WorkbenchError("give one of --prefix, --infill and --fix")
     pieces = [(0, prefix)] if prefix is not None else [_placed(one) for one in fixed]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from workbench import assemble
-from workbench.core.errors import WorkbenchError
+from workbench.begun import held
 from workbench.core.files import read_json, write_json
 from workbench.core.loading import Resolved
 from workbench.data.base import Progress
@@ -24,6 +23,7 @@ from workbench.metrics.results import Results
 from workbench.metrics.value import Value
 from workbench.opening import load_trained, reopen
 from workbench.run import InUse, RunError, RunFolder
+from workbench.run_text import require_same_text, text_of
 from workbench.shards import forget
 from workbench.start import NOTE, note, parent_run, put
 from workbench.train.checkpoint import CheckpointError, Unreadable, read
@@ -32,9 +32,6 @@ from workbench.train.loop import Trainer
 from workbench.train.machine import choose_device, choose_precision, settle
 from workbench.train.parallel import Parallel, join, leave
 from workbench.watching import evaluators_of, shown
-
-DATA = "data.json"
-"""The note in a run's folder of the text and the tokens that it was trained on."""
 
 
 def create(resolved: Resolved, root: Path | str = "runs") -> RunFolder:
@@ -61,7 +58,7 @@ def finish(
     Figures by another sampler or other evaluations that were the run's own stay in its folder, and are taken up from
     there when they are asked for again.
     """
-    lead = train(run, resolved, cache, packing)
+    lead = train(run, resolved, cache, packing, tidy=True)
     if lead and measure_it and not evaluated(run, resolved):
         if (kept := run.figures(resolved.measured)) is not None:
             _make_own(run, Results.from_data(read_json(kept), str(kept)))
@@ -76,12 +73,14 @@ def train(
     cache: Path | str | None = None,
     tell: Progress | None = None,
     quiet: bool = False,
+    tidy: bool = False,
 ) -> bool:
     """Train a run to its end, from its last whole checkpoint where there is one; a finished run is left as it is.
 
     One that has lost the checkpoint of its last step, or whose is damaged, is trained there again.
 
-    Under torchrun every process calls it; true in the one that goes on with evaluation.
+    Under torchrun every process calls it; true in the one that goes on with evaluation. ``tidy``: remove a folder that
+    was made for this run, where it fails before its text is packed. Nobody else may know of it, as a grid's workers do.
 
     Raises:
         Interrupted: a signal came; everything is saved.
@@ -89,7 +88,7 @@ def train(
     """
     parallel = join(resolved.data["train"]["device"])
     try:
-        with run.locked() if parallel.lead else nullcontext():
+        with held(run, parallel, tidy):
             if not trained(run):
                 if resolved.hash != run.hash:
                     raise RunError(
@@ -101,39 +100,11 @@ def train(
                 require(settings.float8, settings.float8_emulated, device)
                 settings.parallel.require(parallel.world, *choose_precision(settings.precision, device))
                 parent = parent_run(resolved, run)
-                data = _text(run, resolved, cache, tell, parallel, parent)
+                data = text_of(run, resolved, cache, tell, parallel, parent)
                 trainer(run, resolved, data, parallel, quiet, parent).fit()
     finally:
         leave()
     return parallel.lead
-
-
-def _text(
-    run: RunFolder,
-    resolved: Resolved,
-    cache: Path | str | None,
-    tell: Progress | None,
-    parallel: Parallel,
-    parent: RunFolder | None,
-) -> Prepared:
-    """The text of a run, which the first process prepares, checks and notes: it is long, and they share the cache."""
-    if parallel.lead:
-        try:
-            with parallel.busy():
-                folder = run.path if parent is None or (run.path / assemble.TOKENIZER).is_dir() else parent.path
-                data = assemble.prepare(resolved, cache, tell, folder)
-                require_same_text(run, data)
-                data.tokenizer.save(run.path / assemble.TOKENIZER)
-                write_json(run.path / DATA, data.meta)
-        except BaseException:
-            with suppress(WorkbenchError):  # this error is the one to be read
-                parallel.told("")
-            raise
-        parallel.told(json.dumps(dict(data.streams)))
-        return data
-    if not (streams := parallel.told("")):
-        raise RunError("the first process could not prepare the text, and says why")
-    return assemble.prepare(resolved, cache, tell, run.path, json.loads(streams))
 
 
 def trained(run: RunFolder) -> bool:
@@ -163,24 +134,6 @@ def stands(run: RunFolder) -> bool:
     return True
 
 
-def require_same_text(run: RunFolder, data: Prepared) -> None:
-    """Check that data is what the run was begun with: other text has other tokens, and the weights know the old.
-
-    Raises:
-        RunError: the corpus or its tokenizer has changed since.
-    """
-    try:
-        before = read_json(run.path / DATA)
-        changed = [what for what in ("corpus", "tokenizer") if before[what] != data.meta[what]]
-    except (OSError, ValueError, KeyError, TypeError):  # not begun, or the note is lost: nothing to hold it against
-        return
-    if changed:
-        raise RunError(
-            f"the {' and the '.join(changed)} of {run.path} changed since it was begun ({DATA} says what it was): "
-            "restore the text, or train on the new one in another folder (--runs)"
-        )
-
-
 def trainer(
     run: RunFolder,
     resolved: Resolved,
@@ -203,6 +156,7 @@ def trainer(
         if parallel is None or parallel.lead:
             write_json(run.path / NOTE, begun)
     model.process.begin(model.backbone)
+    assemble.watch_first_pass(model.backbone)
     rng = assemble.streams(resolved)
     train_meta = data.meta["train"]
     made = Trainer(

@@ -29,8 +29,6 @@ GRAINS = (64, 32, 16, 8, 4, 2, 1)
 """Widths are tried in multiples of these, coarse ones first: odd widths run slowly."""
 PER_GRAIN = 0.04
 """What a finer grain counts for beside the change of shape, |log of the width's factor| + |log of the depth's|."""
-TRIED = 16
-"""How many widths of a grain are tried."""
 REACH = 8
 """How far width and depth may move, as a factor."""
 
@@ -75,17 +73,23 @@ def match(recipe: Resolved, to: Resolved, by: str = "parameters", within: float 
     def fits(dim: int, depth: int) -> bool:
         return not misfits(_resized(recipe, dim, depth).node)
 
+    deepest = REACH * depth
+    narrow, wide = 0, math.inf  # no deepest of that width is as large as the target, no single block as small
     nearest: Match | None = None
     best: tuple[float, Match] | None = None
     for fine, grain in enumerate(GRAINS):
         for width in _widths(dim, grain):
-            if not fits(width, depth):
+            if not narrow < width < wide or not fits(width, depth):
                 continue
             away = fine * PER_GRAIN + abs(math.log(width / dim))
             if best is not None and away >= best[0]:
                 break  # widths come nearest first
-            deep = _solve(functools.partial(value, width), target, REACH * depth)
+            deep = _solve(functools.partial(value, width), target, deepest)
             made = Match({"backbone.dim": width, "backbone.depth": deep}, value(width, deep), target, was)
+            if deep == 1 and made.value > target:
+                wide = min(wide, width)
+            elif deep == deepest and made.value < target:
+                narrow = max(narrow, width)
             away += abs(math.log(deep / depth))
             if not fits(width, deep):  # a pattern may be longer than so many blocks
                 continue
@@ -100,8 +104,9 @@ def match(recipe: Resolved, to: Resolved, by: str = "parameters", within: float 
     sizes = " ".join(f"{name}={size}" for name, size in (nearest.sizes if nearest else {}).items())
     hint = f"; the nearest is {sizes} ({nearest.error:+.1%})" if nearest else ""
     raise WorkbenchError(
-        f"no depth and width of {recipe.name} come within {within:.1%} of {to.name}{hint}. Another setting of its size "
-        "(state, head_dim, mlp_ratio …) may open the way"
+        f"no depth up to {deepest} with a width of {math.ceil(dim / REACH)} to {dim * REACH} of {recipe.name} comes "
+        f"within {within:.1%} of {to.name}{hint}. Another setting of its size (state, head_dim, mlp_ratio …) may open "
+        "the way"
     )
 
 
@@ -124,11 +129,11 @@ def _resized(recipe: Resolved, dim: int, depth: int) -> Resolved:
 
 
 def _widths(dim: int, grain: int) -> Iterator[int]:
-    """The width itself, then multiples of ``grain`` around it, nearest first, as many as are worth a look."""
+    """The width itself, then all multiples of ``grain`` within reach of it, nearest first."""
     yield dim
     first = math.ceil(dim / REACH / grain)
     around = [grain * n for n in range(first, math.floor(dim * REACH / grain) + 1) if grain * n != dim]
-    yield from sorted(around, key=lambda width: abs(math.log(width / dim)))[:TRIED]
+    yield from sorted(around, key=lambda width: abs(math.log(width / dim)))
 
 
 def _solve(value: Callable[[int], float], target: float, deepest: int) -> int:

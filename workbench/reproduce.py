@@ -26,6 +26,7 @@ from workbench.metrics.value import Value
 from workbench.opening import reopen
 from workbench.publish.importing import SOURCE
 from workbench.run import RunFolder, status_line
+from workbench.run_text import DATA
 from workbench.start import NOTE, parent_run
 from workbench.train.checkpoint import STATE, list_steps
 
@@ -179,7 +180,7 @@ def _text_changes(run: RunFolder, before: Results, now: Results) -> Iterator[str
     old, new = (_mapping(one.provenance.get("data")) for one in (before, now))
     for name in ("corpus", "tokenizer"):
         if old.get(name) != new.get(name):
-            yield f"{name}: another text is read than before ({run.path / experiment.DATA} says which it was)"
+            yield f"{name}: another text is read than before ({run.path / DATA} says which it was)"
 
 
 def _again(

@@ -6,6 +6,7 @@ One process writes it at a time; the lock is the kernel's and ends with its hold
 
 from __future__ import annotations
 
+import difflib
 import fcntl
 import os
 import re
@@ -28,6 +29,8 @@ STATES = ("created", "training", "trained", "evaluated", "failed", "interrupted"
 """What a run can be in; ``died`` is read, never written: training or created, by a process that is no more."""
 FINISHED = ("trained", "evaluated")
 SHORT = 8
+LISTED = 5
+"""How many runs a message names."""
 
 
 class RunError(WorkbenchError):
@@ -39,7 +42,12 @@ class InUse(RunError):
 
 
 class RunFolder:
-    """The files of a run. Cheap to make; nothing is locked before ``locked``."""
+    """The files of a run. Cheap to make; nothing is locked before ``locked``.
+
+    ``made``: whether `create` has just made its folder.
+    """
+
+    made = False
 
     def __init__(self, path: Path) -> None:
         """Open an existing run.
@@ -80,6 +88,7 @@ class RunFolder:
             RunError: the folder is another recipe's (same name, same first digits of the hash).
         """
         path = Path(root) / f"{slug(name)}-{digest[:SHORT]}"
+        made = not path.exists()
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -87,6 +96,7 @@ class RunFolder:
         if not (path / "status").exists():
             write_json(path / "status", {"schema": 1, "name": name, "hash": digest, "state": "created", **_writer()})
         run = cls(path)
+        run.made = made
         if run.hash != digest:
             raise RunError(f"{path} is a run of another recipe (hash {run.hash}, here {digest}); rename the recipe")
         if resolved:
@@ -122,11 +132,22 @@ class RunFolder:
             ) from error
 
     def _meant(self) -> str:
-        """What somebody wanted who names a recipe, or the folder of all runs."""
+        """What somebody wanted who names a recipe, the folder of all runs, or a run by a part of its name."""
         if is_yaml(self.path) and self.path.is_file():
             return f"; it is a recipe, train it first: workbench train {self.path}"
-        inside = sorted(self.path.glob("*/status"))
-        return f"; it holds runs, name one of them: {inside[0].parent}" if inside else ""
+        inside = [str(status.parent) for status in sorted(self.path.glob("*/status"))]
+        if inside:
+            more = f" and {len(inside) - LISTED} more" * (len(inside) > LISTED)
+            return f"; it holds runs, name one of them: {', '.join(inside[:LISTED])}{more}"
+        if self.path.exists():
+            return ""
+        places = {place.resolve(): place for place in (Path("runs"), self.path.parent)}  # the latter's name, if alike
+        known = [status.parent for place in places.values() for status in sorted(place.glob("*/status"))]
+        begun = [path for path in known if path.name.startswith(self.path.name)]
+        names = [path.name for path in known]
+        near = [known[names.index(name)] for name in difflib.get_close_matches(self.path.name, names, n=3)]
+        meant = " or ".join(str(path) for path in (begun or near)[:LISTED])
+        return f"; did you mean {meant}?" if meant else ""
 
     @property
     def state(self) -> str:

@@ -6,16 +6,22 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from workbench import experiment
+from workbench.begun import dropped_unless_begun
 from workbench.cli.completion import OF_RECIPES, bash, fish, known, zsh
 from workbench.cli.main import COMMANDS, main
+from workbench.core.errors import WorkbenchError
 from workbench.core.files import read_json
 from workbench.core.plugins import isolated
+from workbench.recipe import load
+from workbench.run import InUse
+from workbench.train.interrupt import Interrupted
 
 SMOKE = "recipes/smoke/sedd.yaml"
 SLIPS = [
@@ -31,7 +37,18 @@ SLIPS = [
     ("train {run}", "workbench train --resume {run}"),
     ("train --resume {runs}", "it holds runs, name one of them: {run}"),
     ("sample {recipe}", "it is a recipe, train it first: workbench train {recipe}"),
-    ("sample {run} steps=4", "as in sampler.steps=32"),
+    ("sample {runs}/smoke-sedd", "did you mean {run}?"),
+    ("sample smoke-sed", "did you mean runs/{name}?"),
+    ("sample {runs}", "name one of them: {run}, {other}"),
+    ("sample {run} {other}", "sampling takes one run at a time; these are 2: {run}, {other}"),
+    ("sample {run} --checkpoint 300", "has no checkpoint '300'; it keeps those of steps "),
+    ("sample {run} steps=4", "as in sampler.steps=32; not 'steps=4'. Did you mean sampler.steps?"),
+    ("train {recipe} train.lr=1", "train.lr: train has no such setting. Did you mean train.optimizer.lr? Known: "),
+    ("train {recipe} lr=1", "lr: recipe has no such setting. Did you mean train.optimizer.lr? Known: backbone"),
+    ("train {recipe} steps=1", "Did you mean sampler.steps or train.steps?"),
+    ("train {recipe} backbone.steps=1", "Did you mean sampler.steps or train.steps?"),
+    ("train {recipe} backbone.train=1", "backbone 'transformer' has no such setting. Known: "),
+    ("train {recipe} train.stps=1", "Did you mean 'steps'?"),
     ("eval {run} train.steps=4", "evaluating changes the sampler and what is measured"),
     ("eval sampler.steps=4", "name a run folder to evaluate"),
 ]
@@ -55,13 +72,23 @@ def test_slips_are_answered_by_what_was_meant(run, tmp_path, capsys, monkeypatch
     recipe = tmp_path / "mine.yaml"
     parent = os.path.relpath(Path(__file__).parents[2] / SMOKE, tmp_path)
     recipe.write_text(f"extends: {parent}\nname: mine\n")
-    places = {"recipe": recipe, "run": run, "runs": run.parent}
+    other = shutil.copytree(run, run.parent / "zebra-00000000")
+    places = {"recipe": recipe, "run": run, "runs": run.parent, "name": run.name, "other": other}
     for words, said in SLIPS:
         capsys.readouterr()
         assert typed(words.format(**places).split()) in (1, 2), words
         told = capsys.readouterr().err
         assert said.format(**places) in told, f"{words}: {told}"
         assert "Traceback" not in told
+
+
+def test_check_says_how_settings_are_written(capsys):
+    assert main(["check", SMOKE, "train.steps", "100"]) == 1
+    told = capsys.readouterr().out
+    assert "write path=value, as in train.steps=100" in told and "there is no such file" not in told
+    assert main(["check", "recipes/smoke/sed.yaml"]) == main(["check", "quickstart/sedd"]) == 1
+    told = capsys.readouterr().out
+    assert "Did you mean recipes/smoke/sedd.yaml?" in told and "Did you mean recipes/quickstart/sedd.yaml?" in told
 
 
 def test_check_takes_settings(capsys):
@@ -152,3 +179,60 @@ def test_other_shells():
         assert line.startswith("complete -c workbench -n '") and line.replace("\\'", "").count("'") % 2 == 0
     if shutil.which("fish"):
         assert subprocess.run(["fish", "-n"], input=text, text=True, timeout=20).returncode == 0
+
+
+# --- starts that fail ---------------------------------------------------------------------------------------------
+
+GONE = "data.corpus={type: text, paths: [gone.txt]}"
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """(a call of ``workbench train`` that cannot find its text, the folder of runs)."""
+    runs = tmp_path / "runs"
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    return lambda *words: main(["train", SMOKE, "--runs", str(runs), GONE, *words]), runs
+
+
+@pytest.mark.parametrize("words", [[], ["train.parallel.processes=2", "train.device=cpu"]])
+def test_a_start_that_fails_leaves_no_folder(start, words, capfd):
+    train, runs = start
+    assert train(*words) == 1
+    assert "gone.txt" in capfd.readouterr().err, "processes write for themselves"
+    assert list(runs.iterdir()) == []
+
+
+def test_processes_of_torchrun_leave_no_folder(tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words = ["train", SMOKE, "--runs", str(tmp_path / "runs"), GONE, "train.device=cpu"]
+    ended = subprocess.run([*torchrun, "-m", "workbench", *words], capture_output=True, text=True, timeout=300)
+    assert ended.returncode and "gone.txt" in ended.stderr
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_folder_that_was_there_or_is_begun_or_in_use_or_interrupted_stays(start, monkeypatch):
+    train, runs = start
+    resolved = load(SMOKE, [GONE])
+    folder = experiment.create(resolved, runs)
+    assert train() == 1 and folder.status.is_file(), "it was there before"
+    for error in (KeyboardInterrupt(), Interrupted("a signal", 15)):
+        shutil.rmtree(runs)
+        monkeypatch.setattr(experiment.assemble, "prepare", lambda *_, error=error: (_ for _ in ()).throw(error))
+        assert train() > 1 and folder.status.is_file(), "the same command goes on"
+
+    def packed(*_):
+        (folder.path / "tokenizer").mkdir()
+        raise WorkbenchError("later")
+
+    shutil.rmtree(runs)
+    monkeypatch.setattr(experiment.assemble, "prepare", packed)
+    assert train() == 1 and folder.status.is_file(), "it holds something"
+    shutil.rmtree(runs)
+    made = experiment.create(resolved, runs)
+    with pytest.raises(WorkbenchError, match="mine"), dropped_unless_begun(made, made.made), made.locked():
+        raise WorkbenchError("mine")
+    assert not made.path.exists()
+    made = experiment.create(resolved, runs)
+    with made.locked(), pytest.raises(InUse), dropped_unless_begun(made, made.made), made.locked():
+        pass
+    assert made.status.is_file(), "another process is at it"

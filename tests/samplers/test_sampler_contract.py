@@ -61,6 +61,17 @@ def test_a_corrector_meets_the_contract() -> None:
     assert check_predictor(Remask) == []
 
 
+def test_a_law_is_told_by_digits_that_show_it_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    def told() -> float:
+        found = [one for one in check_predictor(Normalised) if "exact score" in one]
+        return float(found[0].partition(" off ")[0].rpartition(" ")[2])
+
+    monkeypatch.setattr("samplers.contract.NEAR", 0.0)
+    for share in (0.9999, 0.999):
+        monkeypatch.setattr("samplers.contract.NEAR", share * told())
+        assert told() > share * told()
+
+
 class Wrong(Normalised):
     """A normalised rule with a fault."""
 

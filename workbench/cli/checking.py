@@ -11,6 +11,7 @@ from typing import Any
 from workbench.cli.places import plug_in
 from workbench.cli.tables import amount, print_figures, print_json
 from workbench.core.errors import RecipeError, WorkbenchError
+from workbench.core.reading import is_yaml
 
 LONGEST, MOST = 1 << 24, 1 << 16
 """The longest sequence and the most processes that are costed."""
@@ -35,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check everything named; 0 when nothing is wrong, 1 when something is, 2 when nothing was named."""
-    files = [word for word in args.override if "=" not in word or Path(word).is_file()]
+    files = _files(args.override)
     changes = [word for word in args.override if word not in files]
     if not files and not args.contract:
         error = WorkbenchError("name recipes to check, or a plug-in: --contract my_gru.py")
@@ -57,6 +58,13 @@ def run(args: argparse.Namespace) -> int:
         for problem in found["problems"] or ():
             print(f"  {problem}")
     return 1 if bad else 0
+
+
+def _files(words: list[str]) -> list[str]:
+    """The words that name recipes. Beside a recipe, a word that neither is nor looks like a file is a setting whose
+    value was left out or stands apart, as in ``train.steps 100``: what reads settings says how they are written."""
+    named = [word for word in words if Path(word).is_file() or ("=" not in word and (is_yaml(word) or "/" in word))]
+    return named or [word for word in words if "=" not in word]
 
 
 def _lengths(text: str) -> list[int]:

@@ -21,6 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, then evaluate. A recipe whose run is finished is found by content and only reported."""
     from workbench import experiment, opening
+    from workbench.begun import dropped_unless_begun
     from workbench.cli.progress import evaluation_bar, packing_bar
     from workbench.cli.tables import console
     from workbench.launch import together
@@ -45,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
     before = folder.own()
     with evaluation_bar(folder.path.name) as tell, packing_bar() as packing:
         if together.by_several(resolved):
-            together.train(folder, resolved, args.cache)
+            with dropped_unless_begun(folder, folder.made):
+                together.train(folder, resolved, args.cache)
         lead = experiment.finish(folder, resolved, args.cache, not args.no_eval, packing, tell)
     if lead:
         if folder.results.is_file():

@@ -19,9 +19,11 @@ from workbench.core.part import KINDS, Part, Section, Setting, did_you_mean
 from workbench.core.tree import merge
 from workbench.core.values import convert, describe, insane, join, shown
 
-__all__ = ["Node", "build", "choices", "misfits", "resolve", "title"]
+__all__ = ["Node", "build", "choices", "meant", "misfits", "resolve", "title"]
 NESTED = 40
 """How deep parts may nest in parts."""
+NAMED = 4
+"""The most settings of one name that a message names."""
 _MISSING: Any = object()
 
 
@@ -37,7 +39,28 @@ def resolve(part: type[Part], data: Any, path: str = "") -> tuple[Node | None, l
         return None, [Problem(join(path, place) if place else path, message)]
     resolver = _Resolver()
     node = resolver.part(part, data, path, None, 0)
+    for index, (owner, schema) in resolver.strange.items():
+        place = resolver.problems[index].path
+        hint = "" if node is None else meant(node, place)
+        known = did_you_mean(place.rpartition(".")[2], schema)
+        told = f"{hint} Known: {known.rpartition('Known: ')[2]}" if hint else known
+        resolver.problems[index] = Problem(place, f"{title(owner)} has no such setting.{told}")
     return node, resolver.problems
+
+
+def meant(root: Node, path: str) -> str:
+    """Text to append where ``path`` names no setting: those of the same name elsewhere in a resolved recipe, of which
+    some below the same place go before all others; "" where there are none, or too many to name."""
+    above, _, name = path.rpartition(".")
+    holders = [node for node in root.walk() if name in node.settings]
+    places = [join(node.path, name) for node in holders if not _is_section(node.settings[name])]
+    near = [place for place in places if above and place.startswith((f"{above}.", f"{above}["))] or places
+    return f" Did you mean {' or '.join(near)}?" if 0 < len(near) <= NAMED else ""
+
+
+def _is_section(value: Any) -> bool:
+    """Sections lie at the top, where everybody knows them: one of the same name is not what was meant."""
+    return isinstance(value, Node) and issubclass(value.part, Section)
 
 
 def misfits(root: Node, known: tuple[Problem, ...] = ()) -> list[Problem]:
@@ -65,6 +88,8 @@ class _Resolver:
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
+        self.strange: dict[int, tuple[type[Part], Mapping[str, Setting]]] = {}
+        """By its number among the problems, the owner of a name that is no setting of it, and what its settings are."""
 
     def say(self, path: str, message: str) -> None:
         self.problems.append(Problem(path, message))
@@ -98,8 +123,8 @@ class _Resolver:
             if name in concrete.supplied:
                 self.say(join(path, name), f"the workbench supplies {name!r}; leave it out.")
             elif name not in schema:
-                hint = did_you_mean(name, schema)
-                self.say(join(path, name), f"{title(concrete)} has no such setting.{hint}")
+                self.strange[len(self.problems)] = concrete, schema
+                self.say(join(path, name), "")  # worded when it is known what there is elsewhere
         return self.settings(concrete, schema, given, path, depth)
 
     def names(self, data: Mapping[Any, Any], path: str) -> dict[str, Any]:

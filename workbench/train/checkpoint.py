@@ -223,6 +223,9 @@ def load_weights(net: nn.Module, folder: Path, ema: bool = True, which: str = "l
             continue
         copy_into(net, {**found.tensors["model"], **(found.tensors.get("ema", {}) if ema else {})})
         return replace(found, passed=tuple(problems))
+    if not problems and (kept := sorted(list_steps(folder))):
+        steps_kept = ", ".join(map(str, kept))
+        raise CheckpointError(f"{folder} has no checkpoint {which!r}; it keeps those of steps {steps_kept}")
     reason = "".join(f"\n  {problem}" for problem in problems) or f" ({which!r} was asked for)"
     raise CheckpointError(f"no usable checkpoint in {folder}{reason}\ntrain the run, or train it again in a new folder")
 
