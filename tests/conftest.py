@@ -18,6 +18,7 @@ if not os.path.exists("/dev/nvidiactl"):
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported, which torch may do
 
 import random  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
@@ -46,7 +47,11 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory):
-    """A folder that the workers of one session share; without workers it is just the session's."""
+    """A folder that the workers of one session share; without workers it is just the session's. A session inside
+    another takes that one's (`tests/test_emulated.py`).
+    """
+    if given := os.environ.get("SHARED_FOLDER"):
+        return Path(given)
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 

@@ -10,11 +10,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.emulated import device
+from tests.test_cuda import NAMES
+from workbench.run import RunFolder
 
 ROOT = Path(__file__).parents[1]
 HARDWARE = ("agrees_with_the_cpu and True", "50257")
@@ -33,9 +36,9 @@ def library(shared_folder: Path) -> Path:
         return made if made.is_file() else device.build(folder)
 
 
-def on_it(library: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def on_it(library: Path, shared: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.emulated", str(library), *words]
-    environment = {**os.environ, "PYTEST_ADDOPTS": ""}
+    environment = {**os.environ, "PYTEST_ADDOPTS": "", "SHARED_FOLDER": str(shared)}
     for name in [name for name in environment if name.startswith("PYTEST_XDIST")]:
         del environment[name]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
@@ -89,10 +92,14 @@ RECIPES = ROOT / "tests" / "test_cuda.py"
 
 @pytest.mark.timeout(900)  # a suite of its own
 @pytest.mark.parametrize("files", [[RECIPES], [file for file in MARKED if file != RECIPES]], ids=["recipes", "others"])
-def test_what_is_marked_cuda_passes_on_it(files: list[Path], library: Path, tmp_path: Path) -> None:
+def test_what_is_marked_cuda_passes_on_it(
+    files: list[Path], library: Path, shared_folder: Path, smoke: Callable[[str], RunFolder], tmp_path: Path
+) -> None:
+    for name in NAMES if RECIPES in files else ():
+        smoke(name)  # the host's, which other tests look at too
     chosen = " and ".join(f"not ({name})" for name in HARDWARE)
     words = ["-m", "cuda", "-k", chosen, "-q", "--basetemp", str(tmp_path / "in")]
-    done = on_it(library, "pytest", *map(str, files), *words)
+    done = on_it(library, shared_folder, "pytest", *map(str, files), *words)
     *told, waits = done.stdout.splitlines()
     assert done.returncode == 0, "\n".join(told[-60:]) + done.stderr[-2000:]
     places = {where.rpartition(":")[0] for _, where, _ in json.loads(waits)}
