@@ -45,6 +45,7 @@ def on_it(library: Path, shared: Path, *words: str) -> subprocess.CompletedProce
 
 
 FAULTS = """
+import subprocess
 import sys
 from pathlib import Path
 from tests.emulated import device
@@ -71,6 +72,8 @@ with torch.autocast("cuda", torch.bfloat16):
 weight = torch.nn.Parameter(torch.ones(4, device="cuda"))
 (x * weight).sum().backward()
 assert weight.grad.is_cuda and weight.grad.tolist() == x.sum(0).tolist()
+child = [sys.executable, "-c", "import torch; print(torch.ones(1).cuda().device)"]
+assert subprocess.run(child, check=True, capture_output=True, text=True).stdout == "cuda:0\\n"
 torch.cuda.set_sync_debug_mode("error")
 for act in (lambda: x.sum().item(), lambda: x[x > 3], lambda: x.nonzero(), lambda: x.cpu(), lambda: y.cuda(),
             lambda: x[torch.tensor([0, 2])], lambda: bool((x > 0).all()), lambda: torch.cuda.synchronize()):

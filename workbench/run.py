@@ -189,13 +189,20 @@ class RunFolder:
 
     def holds(self, figures: Path, measured: str) -> bool:
         """Whether a file of figures is of the last checkpoint, by the sampler and evaluations of hash ``measured``."""
+        return self._measured(figures) == measured
+
+    def own(self) -> str | None:
+        """The hash of the sampler and evaluations that the run's own figures are by; None where none are whole."""
+        return self._measured(self.results)
+
+    def _measured(self, figures: Path) -> str | None:
+        """The same of any file of figures of the last checkpoint."""
         try:
             found = Results.from_data(read_json(figures), str(figures))
-            kept = found.provenance
-            known = (kept["step"], kept["measured"]) == (self.read_status().get("step"), measured)
-            return known and bool(found.values)
+            step, measured = found.provenance["step"], found.provenance["measured"]
+            return measured if found.values and step == self.read_status().get("step") else None
         except (OSError, ValueError, KeyError, TypeError, ResultsError):
-            return False  # a damaged file is no figures, however much of it can be read
+            return None  # a damaged file is no figures, however much of it can be read
 
     def figures(self, measured: str) -> Path | None:
         """The file of its figures by those, None where they are still due.
@@ -214,14 +221,6 @@ class RunFolder:
             self.measured.mkdir(exist_ok=True)
             write_json(self.measured / f"{before}.json", read_json(self.results))
         write_json(self.results, results.as_data())
-
-    def own(self) -> str | None:
-        """The hash of the sampler and evaluations that the run's own figures are by; None where none are whole."""
-        try:
-            measured = str(Results.from_data(read_json(self.results), str(self.results)).provenance["measured"])
-        except (OSError, ValueError, KeyError, TypeError, ResultsError):
-            return None
-        return measured if self.holds(self.results, measured) else None
 
     def in_use(self) -> bool:
         """Whether some process holds the lock."""

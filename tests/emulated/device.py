@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import functools
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parent / "device.cpp"
 ROOT = SOURCE.parents[2]
+START = SOURCE.parent / "start"  # what Python imports first, wherever this is on its path
 NAME = "an emulated CUDA device"
 
 # Operations whose CUDA kernels hand a number to the host, or have a shape that only the device knows.
@@ -96,9 +98,11 @@ def build(folder: Path) -> Path:
 
 
 def install(library: Path) -> None:
-    """Make torch, which must not be imported yet, believe in one CUDA device."""
+    """Make torch, not imported yet, believe in one CUDA device; here and in processes that are started from here."""
     if "torch" in sys.modules:
         raise RuntimeError("the device must be there before torch is imported: torch asks once")
+    path = dict.fromkeys([str(START), str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
+    os.environ.update(EMULATED_CUDA=str(library.resolve()), PYTHONPATH=os.pathsep.join(path))
     ctypes.CDLL(str(_torch() / "lib" / "libtorch_global_deps.so"), mode=ctypes.RTLD_GLOBAL)
     ctypes.CDLL(str(library))
     import torch

@@ -257,9 +257,18 @@ def origin(part: type[Any]) -> str:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Text to append to an error: the nearest known name, then all of them."""
     names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"{hint} Known: {', '.join(names) or 'none'}."
+    return nearest(name, names) + all_known(names)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The first half of it, "" where none is near."""
+    near = difflib.get_close_matches(str(name), sorted(known), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def all_known(known: Iterable[str]) -> str:
+    """The second."""
+    return f" Known: {', '.join(sorted(known)) or 'none'}."
 
 
 class _Shape(NamedTuple):

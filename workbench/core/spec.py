@@ -15,7 +15,7 @@ from workbench.core import part as parts
 from workbench.core.build import build
 from workbench.core.errors import PartDefinitionError, Problem, RecipeError
 from workbench.core.node import Node, choices, title
-from workbench.core.part import KINDS, Part, Section, Setting, did_you_mean
+from workbench.core.part import KINDS, Part, Section, Setting, all_known, did_you_mean, nearest
 from workbench.core.tree import merge
 from workbench.core.values import convert, describe, insane, join, shown
 
@@ -41,10 +41,9 @@ def resolve(part: type[Part], data: Any, path: str = "") -> tuple[Node | None, l
     node = resolver.part(part, data, path, None, 0)
     for index, (owner, schema) in resolver.strange.items():
         place = resolver.problems[index].path
-        hint = "" if node is None else meant(node, place)
-        known = did_you_mean(place.rpartition(".")[2], schema)
-        told = f"{hint} Known: {known.rpartition('Known: ')[2]}" if hint else known
-        resolver.problems[index] = Problem(place, f"{title(owner)} has no such setting.{told}")
+        elsewhere = "" if node is None else meant(node, place)
+        hint = elsewhere or nearest(place.rpartition(".")[2], schema)
+        resolver.problems[index] = Problem(place, f"{title(owner)} has no such setting.{hint}{all_known(schema)}")
     return node, resolver.problems
 
 
