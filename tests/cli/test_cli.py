@@ -298,7 +298,7 @@ def test_the_memory_of_activations_grows_with_the_batch(run, tmp_path):
         (tmp_path / f"r{i}.yaml").write_text(text.format(parent, i, batch, accumulate))
     found = json.loads(run("check", "r0.yaml", "r1.yaml", "r2.yaml", "--json")[1])["recipes"]
     small, large, split = (one["training_bytes"] for one in found)
-    assert small == split < large
+    assert small < split < large  # gradients of the micro-batches before are there too
     assert [one["tokens_per_step"] for one in found] == [8 * 32, 64 * 32, 64 * 32]
 
 

@@ -7,6 +7,10 @@
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/library.h>
 
+#include <algorithm>
+#include <mutex>
+#include <unordered_map>
+
 namespace {
 
 constexpr auto CUDA = c10::DeviceType::CUDA;
@@ -58,14 +62,67 @@ struct Hooks final : at::CUDAHooksInterface {
   void deviceSynchronize(c10::DeviceIndex) const override {}
 };
 
+// Bytes under the device's name, now and at most: what lies at one place counts once, whatever it is seen through.
+class Memory {
+ public:
+  void hold(const void* where, int64_t bytes) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    auto& place = places_[where];
+    now_ += std::max<int64_t>(0, bytes - place.bytes);
+    place = {place.holders + 1, std::max(place.bytes, bytes)};
+    most_ = std::max(most_, now_);
+  }
+  void release(const void* where) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto place = places_.find(where);
+    if (--place->second.holders == 0) {
+      now_ -= place->second.bytes;
+      places_.erase(place);
+    }
+  }
+  int64_t now() const { return now_; }
+  int64_t most() const { return most_; }
+  void forget_most() { most_ = now_; }
+
+ private:
+  struct Place {
+    int64_t holders = 0, bytes = 0;
+  };
+  std::unordered_map<const void*, Place> places_;
+  std::mutex mutex_;
+  int64_t now_ = 0, most_ = 0;
+};
+
+Memory& memory() {
+  static auto* one = new Memory;  // never destroyed: tensors may outlive what is
+  return *one;
+}
+
+// What a relabelled tensor keeps alive.
+struct Kept {
+  c10::Storage storage;
+  const void* where;
+  bool on_gpu;
+  ~Kept() {
+    if (on_gpu) {
+      memory().release(where);
+    }
+  }
+};
+
 // The same memory under the other device's name; it lives as long as either of the two.
 at::Tensor relabel(const at::Tensor& t, bool on_gpu) {
-  auto* kept = new c10::Storage(t.storage());
+  const c10::Storage source = t.storage();
+  const auto bytes = static_cast<int64_t>(source.nbytes());
+  auto* kept = new Kept{source, source.data(), on_gpu};
+  if (on_gpu) {
+    memory().hold(kept->where, bytes);
+  }
   c10::DataPtr data(
-      const_cast<void*>(kept->data()), kept, [](void* k) { delete static_cast<c10::Storage*>(k); },
+      const_cast<void*>(kept->where), kept, [](void* k) { delete static_cast<Kept*>(k); },
       on_gpu ? GPU : c10::Device(c10::DeviceType::CPU));
   c10::Storage storage(c10::make_intrusive<c10::StorageImpl>(
-      c10::StorageImpl::use_byte_size_t(), kept->nbytes(), std::move(data), nullptr, false));
+      c10::StorageImpl::use_byte_size_t(), bytes, std::move(data), nullptr, false));
   const c10::DispatchKeySet keys(on_gpu ? c10::DispatchKey::CUDA : c10::DispatchKey::CPU);
   auto out = at::detail::make_tensor<c10::TensorImpl>(std::move(storage), keys, t.dtype());
   out.unsafeGetTensorImpl()->set_sizes_and_strides(t.sizes(), t.strides(), t.storage_offset());
@@ -107,6 +164,9 @@ C10_REGISTER_TYPED_CLASS(CUDAHooksRegistry, "CUDAHooks", Hooks);
 TORCH_LIBRARY(emulated, m) {
   m.def("relabel(Tensor t, bool on_gpu) -> Tensor");
   m.def("adopt(Tensor into, Tensor host) -> ()");
+  m.def("memory_now() -> int", [] { return memory().now(); });
+  m.def("memory_most() -> int", [] { return memory().most(); });
+  m.def("forget_memory_most() -> ()", [] { memory().forget_most(); });
 }
 TORCH_LIBRARY_IMPL(emulated, CPU, m) {
   m.impl("relabel", relabel);

@@ -133,14 +133,14 @@ def _believe(torch) -> None:
         "get_device_properties": types.SimpleNamespace(
             name=NAME, major=9, minor=0, total_memory=0, multi_processor_count=132
         ),
-        "max_memory_allocated": 0,
-        "memory_allocated": 0,
-        "reset_peak_memory_stats": None,
         "empty_cache": None,
         "_lazy_init": None,
     }
     for name, answer in facts.items():
         setattr(torch.cuda, name, lambda *args, _answer=answer, **kwargs: _answer)
+    torch.cuda.memory_allocated = lambda *args: torch.ops.emulated.memory_now()
+    torch.cuda.max_memory_allocated = lambda *args: torch.ops.emulated.memory_most()
+    torch.cuda.reset_peak_memory_stats = lambda *args: torch.ops.emulated.forget_memory_most()
     for kind in (torch.Tensor, torch.nn.Parameter):
         kind.__deepcopy__ = _copied(torch, kind.__deepcopy__)
     torch.cuda.set_sync_debug_mode = lambda mode: setattr(WAITS, "mode", mode)
@@ -175,7 +175,10 @@ class _Kernels:
         every, aten = self.libraries
         every.fallback(self.run, "CUDA")
         aten.impl("copy_", self.copy_, "CUDA")
-        aten.impl("_fused_sdp_choice", lambda *args, **kwargs: 0, "CUDA")  # attention by its composite form
+        aten.impl("scaled_dot_product_attention", self.attention, "AutogradCUDA")  # torch's own asks no Python
+        aten.impl("scaled_dot_product_attention", self.attention, "CUDA")
+        aten.impl("_scaled_dot_product_flash_attention", self.flash, "CUDA")
+        aten.impl("_scaled_dot_product_flash_attention_backward", self.flash_backward, "CUDA")
         aten.impl("mm.dtype", self.mm, "CUDA")  # the host has none
         for name in ("_softmax", "_log_softmax"):
             aten.impl(name, self.softmax(getattr(self.torch.ops.aten, name).default), "CUDA")
@@ -183,7 +186,29 @@ class _Kernels:
             aten.impl(name, functools.partial(self.run, getattr(self.torch.ops.aten, name).default), "CUDA")
 
     def mm(self, a, b, out_dtype):
-        return a.to(out_dtype) @ b.to(out_dtype)
+        a, b = (self.on_host(value).to(out_dtype) for value in (a, b))  # no memory of the device's
+        return self.own.relabel(a @ b, True)
+
+    def attention(self, q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, *, scale=None, enable_gqa=False):
+        """Fused where the host can, for what a GPU keeps of it: not the matrix of weights."""
+        aten = self.torch.ops.aten
+        if attn_mask is None and not dropout_p and not enable_gqa and q.dtype != self.torch.float64:
+            return aten._scaled_dot_product_flash_attention(q, k, v, 0.0, is_causal, scale=scale)[0]
+        if attn_mask is not None and attn_mask.dtype == self.torch.bool:
+            attn_mask = self.torch.zeros_like(attn_mask, dtype=q.dtype).masked_fill(~attn_mask, -self.torch.inf)
+        how = {"scale": scale, "enable_gqa": enable_gqa}
+        return aten._scaled_dot_product_attention_math(q, k, v, attn_mask, dropout_p, is_causal, **how)[0]
+
+    def flash(self, q, k, v, dropout_p=0.0, is_causal=False, return_debug_mask=False, *, scale=None):
+        op = self.torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+        out, logsumexp = self.run(op, q, k, v, dropout_p, is_causal, scale=scale)
+        seed, none = q.new_zeros(2, dtype=self.torch.uint64), q.new_empty(0)
+        return out, logsumexp, none, none, q.shape[2], k.shape[2], seed, none, none
+
+    def flash_backward(self, grad, q, k, v, out, logsumexp, *rest, scale=None):
+        op = self.torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+        _, _, _, _, dropout_p, is_causal, _, _ = rest
+        return self.run(op, grad, q, k, v, out, logsumexp, dropout_p, is_causal, scale=scale)
 
     def copy_(self, into, source, non_blocking=False):
         if into.is_cuda != source.is_cuda and not non_blocking:
@@ -203,46 +228,22 @@ class _Kernels:
     def run(self, op, *args, **kwargs):
         """``op`` on the host's names of its arguments; what it returns, under the device's."""
         facts = self.facts.get(op) or self.facts.setdefault(op, Facts.of(op))
-        known: dict[int, tuple] = {}  # id of a tensor → its name on the host, itself
-        elsewhere = []
-
-        def host(value):
-            if isinstance(value, self.Tensor):
-                if not value.is_cuda:
-                    if value.dim():
-                        elsewhere.append(value)
-                    return value
-                if id(value) not in known:
-                    empty = facts.fills and not value.numel()  # may be given another shape
-                    made = self.torch.empty(0, dtype=value.dtype) if empty else self.own.relabel(value, False)
-                    known[id(value)] = made, value
-                return known[id(value)][0]
-            if isinstance(value, (list, tuple)):
-                return type(value)(map(host, value))
-            return self.host if isinstance(value, self.torch.device) else value
-
+        names = _Names(self, facts.fills)
         device = kwargs.get("device")
-        args = [host(value) for value in args]
-        kwargs = {name: host(value) for name, value in kwargs.items()}
-        if known:
-            self.check(facts, elsewhere, kwargs)
+        args = [names.host(value) for value in args]
+        kwargs = {name: names.host(value) for name, value in kwargs.items()}
+        if names.known:
+            self.check(facts, names.elsewhere, kwargs)
         for at in facts.tensors:  # Python's numbers where the schema says tensor: handed over as what they were
             if at < len(args) and isinstance(args[at], (bool, int, float, complex)):
                 args[at] = self.torch.tensor(args[at])
         found = op(*args, **kwargs)
-        for made, value in known.values():
+        for made, value in names.known.values():
             if made.shape != value.shape or made.stride() != value.stride():
                 self.own.adopt(value, made)
-        if not known and (device is None or device.type != "cuda"):
+        if not names.known and (device is None or device.type != "cuda"):
             return found
-        back = {id(made): value for made, value in known.values()}
-
-        def label(value):
-            if isinstance(value, self.Tensor):
-                return back[id(value)] if id(value) in back else self.own.relabel(value, True)
-            return type(value)(map(label, value)) if isinstance(value, (list, tuple)) else value
-
-        return label(found)
+        return names.device(found)
 
     def check(self, facts: Facts, elsewhere, kwargs) -> None:
         if elsewhere and facts.indexes:
@@ -252,6 +253,39 @@ class _Kernels:
             raise RuntimeError(f"aten::{facts.name}: tensors on the CPU ({shapes}) beside others on cuda:0")
         if facts.name in WAITING or (facts.name == "repeat_interleave" and kwargs.get("output_size") is None):
             WAITS.add(facts.name)
+
+
+class _Names:
+    """The host's names of the tensors of one call, and back. (A closure that calls itself would keep them until
+    Python looks for cycles, and memory would seem to be held.)
+    """
+
+    def __init__(self, kernels: _Kernels, fills: bool) -> None:
+        self.kernels, self.fills = kernels, fills
+        self.known: dict[int, tuple] = {}  # id of a tensor → its name on the host, itself
+        self.elsewhere = []
+
+    def host(self, value):
+        if isinstance(value, self.kernels.Tensor):
+            if not value.is_cuda:
+                if value.dim():
+                    self.elsewhere.append(value)
+                return value
+            if id(value) not in self.known:
+                empty = self.fills and not value.numel()  # may be given another shape
+                own = self.kernels.own.relabel
+                made = self.kernels.torch.empty(0, dtype=value.dtype) if empty else own(value, False)
+                self.known[id(value)] = made, value
+            return self.known[id(value)][0]
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(self.host, value))
+        return self.kernels.host if isinstance(value, self.kernels.torch.device) else value
+
+    def device(self, value):
+        if isinstance(value, self.kernels.Tensor):
+            back = next((own for made, own in self.known.values() if made is value), None)
+            return self.kernels.own.relabel(value, True) if back is None else back
+        return type(value)(map(self.device, value)) if isinstance(value, (list, tuple)) else value
 
 
 @dataclass(frozen=True)

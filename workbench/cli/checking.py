@@ -99,7 +99,8 @@ def _recipe(file: str, changes: list[str], lengths: list[int], processes: list[i
             if lengths:
                 found["lengths"] = [asdict(one) for one in at_lengths(resolved, lengths)]
             if processes:
-                found["shares"] = [{**asdict(one), "total": one.total} for one in at_processes(resolved, processes)]
+                shares = at_processes(resolved, processes)
+                found["shares"] = [{**asdict(one), "setting": str(one.setting), "total": one.total} for one in shares]
             return found
     except RecipeError as error:
         found["problems"] = [{"path": problem.path, "message": problem.message} for problem in error.problems]
@@ -188,4 +189,5 @@ def _print_shares(found: dict[str, Any]) -> None:
             "processes", "sequences", "parameters", "gradients", "optimizer", "average", "gathered", "activations",
             "logits", "all", "FLOPs/update",
         )  # fmt: skip
-        print_figures(columns, rows, f"{found['file']}: each process, in fp32")
+        where = found["shares"][0]["setting"]
+        print_figures(columns, rows, f"{found['file']}: each process at its fullest ({where})")

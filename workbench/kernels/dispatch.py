@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,20 @@ DISPATCHERS: list[Dispatcher] = []
 """Every dispatcher made, in order of creation."""
 CANNOT = "cannot run here"
 """The verdict of a survey on what is not available."""
+
+
+_assumed: list[str] = []
+
+
+@contextmanager
+def assuming(device: str) -> Iterator[None]:
+    """Everything is picked as on ``device``, wherever tensors lie, and what cannot run here is replaced by what can: a
+    network is costed for another machine."""
+    _assumed.append(device)
+    try:
+        yield
+    finally:
+        _assumed.pop()
 
 
 def usable(**where: Any) -> str | None:
@@ -101,6 +116,8 @@ class Dispatcher:
         Raises:
             WorkbenchError: as ``pick``.
         """
+        if _assumed:
+            return self._choose(asked, {**where, "device": _assumed[-1]})
         key = (asked, *where.values())
         found = self._picked.get(key)
         if found is None:
@@ -144,6 +161,8 @@ class Dispatcher:
             if where.get("device") == "meta":  # nothing is computed there: a recipe for a GPU is costed anywhere
                 return self._choose("auto", where)
             reason = self.candidates[asked].available(**where)
+            if reason is not None and _assumed:
+                return self._choose("auto", where)
             if reason is not None:
                 raise WorkbenchError(self._refusal(self.candidates[asked], reason))
             return asked, "asked for"

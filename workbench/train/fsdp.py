@@ -116,6 +116,13 @@ class Fsdp(Sharing):
         gradients = width * largest if self.exchange == "each" else 4 * sum(blocks)
         return 2 * 4 * root + at_work + gradients + 4 * largest
 
+    def lowered(self, net: nn.Module, processes: int) -> frozenset[str]:
+        """See the base: what blocks alone use of `products`."""
+        if self.param_dtype != LOW or processes == 1:
+            return frozenset()
+        low = {parameter for parameters in self.groups(net)[0].values() for parameter in parameters}
+        return frozenset(name for name, parameter in net.named_parameters() if parameter in low)
+
     def groups(self, net: nn.Module) -> tuple[Mapping[nn.Module, list[nn.Parameter]], list[nn.Parameter]]:
         """(parameters that are gathered with each block, those that are gathered with the head)."""
         own, rest = split_by_block(net)

@@ -92,7 +92,10 @@ def compiled_graphs() -> int:
     return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
 
 
-def compile_blocks(net: nn.Module) -> None:
-    """Compile each block of a backbone that has ``blocks``, in place: one graph serves all that are alike."""
+def compile_blocks(net: nn.Module, **how: Any) -> None:
+    """Compile each block of a backbone that has ``blocks``, in place: one graph serves all that are alike.
+
+    ``how``: as `torch.compile` takes it.
+    """
     for block in blocks_of(net):
-        block.compile()
+        block.compile(**how)

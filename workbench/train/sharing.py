@@ -101,6 +101,10 @@ class Sharing(Part, ABC, kind="parallel"):
     def rows(self, rows: int, processes: int) -> int:
         """The most rows that a process holds of a parameter of ``rows``, its gradient and its state alike."""
 
+    def lowered(self, net: nn.Module, processes: int) -> frozenset[str]:
+        """Names of parameters that blocks find in bfloat16, whatever the type of their rows."""
+        return frozenset()
+
     @abstractmethod
     def gathered(self, net: nn.Module, processes: int) -> int:
         """Bytes that a process holds for a while besides its rows: parameters and gradients at work."""
