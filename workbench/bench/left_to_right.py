@@ -153,9 +153,7 @@ class Gpt2Sampling(Benchmark):
         torch.manual_seed(0)
         heads = max(1, dim // nets.HEAD_WIDTH)
         ends = {"bos_token_id": vocab - 1, "eos_token_id": None}  # a text is as long as asked for
-        config = GPT2Config(
-            vocab_size=vocab, n_positions=length + 1, n_embd=dim, n_layer=depth, n_head=heads, **ends
-        )
+        config = GPT2Config(vocab_size=vocab, n_positions=length + 1, n_embd=dim, n_layer=depth, n_head=heads, **ends)
         net = GPT2LMHeadModel(config).eval().requires_grad_(False)
         net = net.to(meter.device, torch.bfloat16 if low else torch.float32)
         start = torch.full((batch, 1), vocab - 1, device=meter.device)

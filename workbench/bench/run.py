@@ -64,9 +64,7 @@ class Task:
             return self
         every = list(self.pairs())
         found = {(case, way): self.goals(case, way, device) for case, way in every}
-        beside = {
-            (case, goal.beside or self.made.yardstick) for (case, _), goals in found.items() for goal in goals
-        }
+        beside = {(case, goal.beside or self.made.yardstick) for (case, _), goals in found.items() for goal in goals}
         return replace(self, only=frozenset(pair for pair in every if found[pair] or pair in beside))
 
 
@@ -81,9 +79,7 @@ class Measured:
     notes: list[str] = field(default_factory=list)
 
 
-def chosen(
-    names: Sequence[str], overrides: Iterable[str] = (), quick: bool = False, device: str = "cpu"
-) -> list[Task]:
+def chosen(names: Sequence[str], overrides: Iterable[str] = (), quick: bool = False, device: str = "cpu") -> list[Task]:
     """Benchmarks by name (none: all), with ``name.setting=value`` set, or ``setting=value`` of the only one that has
     it; ``quick``: at toy sizes, else at those of ``device``.
 

@@ -10,7 +10,7 @@ import torch
 from workbench.bench import dense, nets
 from workbench.bench.base import Benchmark, Goal, Meter
 from workbench.bench.flops import update_flops
-from workbench.bench.updates import RATE, compile_both, update_of
+from workbench.bench.updates import RATE, compiled, update_of
 from workbench.core.bounds import Count
 from workbench.train.eight_bit import AdamW8bit
 from workbench.train.recompute import recompute_blocks
@@ -105,7 +105,7 @@ class Training(Benchmark):
             process = nets.diffusion(vocab, self.length, meter.device)
             recompute_blocks(net, int("recomputed" in way))
             if "compiled" in way:
-                compile_both(net, process, meter.device)
+                compiled(net, meter.device, process)
             update = update_of(net, process, batch, meter, low, EMA, AdamW8bit(lr=RATE) if way in self.small else None)
         rows: list[torch.Tensor] = []
         meter.begin()

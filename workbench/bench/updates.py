@@ -56,8 +56,8 @@ def update_of(
     return update
 
 
-def compile_both(net: nn.Module, process: Process, device: str) -> None:
-    """Compile blocks and chunks of rows, as `train.compile` does.
+def compiled(net: nn.Module, device: str, process: Process | None = None) -> None:
+    """Compile blocks, and a process's chunks of rows, as `train.compile` does.
 
     Raises:
         Absent: they cannot be compiled here.
@@ -65,4 +65,5 @@ def compile_both(net: nn.Module, process: Process, device: str) -> None:
     if reason := triton_available(device):
         raise Absent(f"blocks are compiled by Triton: {reason}")
     compile_blocks(net)
-    process.compile_chunks()
+    if process is not None:
+        process.compile_chunks()
