@@ -131,7 +131,7 @@ def test_without_a_gpu_for_each_process_nothing_is_measured(monkeypatch):
     (task,) = chosen(["processes"], quick=True, device="cuda")
     for case, way in task.pairs():
         assert here(task, way, case, Meter("cuda")) == {
-            "absent": "a GPU for each of 2 processes is not here: there are 1"
+            "absent": "a GPU for each of 2 processes is not here: there is 1"
         }
 
 

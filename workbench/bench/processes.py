@@ -78,7 +78,9 @@ class Processes(Benchmark):
         """Seconds of an update; the most that a process takes, and what is predicted of each."""
         gpus = torch.cuda.device_count() if meter.device == "cuda" else self.processes
         if gpus < self.processes:
-            raise Absent(f"a GPU for each of {self.processes} processes is not here: there are {gpus}")
+            raise Absent(
+                f"a GPU for each of {self.processes} processes is not here: there {'is' if gpus == 1 else 'are'} {gpus}"
+            )
         count = 1 if way == self.yardstick else self.processes
         threads = meter.threads or max(1, len(os.sched_getaffinity(0)) // self.processes)
         words = [f"train.device={meter.device}", f"train.threads={threads}"]
