@@ -19,16 +19,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 WORKBENCH = (sys.executable, "-m", "workbench")
-WANTED = ("sedd_training", "sedd_bound", "gpt2_training", "sedd_sampling", "gpt2_sampling", "processes")
-"""Benchmarks of which something is wanted on CUDA, the shortest first; `lengths` is measured whole, for its plot."""
-PLOTTED = ("lengths", "scans")
+WANTED = ("sedd_training", "sedd_bound", "gpt2_training", "sedd_sampling", "gpt2_sampling")
+"""Benchmarks of whose ways those are measured that something is wanted of on CUDA, and what they are beside."""
+WHOLE = ("processes", "lengths", "scans")
+"""Those measured whole, for the plot over length and the memory of FSDP."""
 RECIPES = ("sedd-small", "sedd-mamba2-small", "sedd-hybrid-small", "gpt2-small")
 SHORT = (
-    "data.corpus=sotu", "train.steps=200", "train.batch=32", "train.accumulate=1", "train.log_every=20",
+    "data.corpus=sotu", "train.steps=200", "train.batch=16", "train.accumulate=1", "train.log_every=20",
     "train.checkpoint_every=0", "train.tensorboard=false", 'train.best=""', "evaluations.valid=null",
     "train.device=cuda",
 )  # fmt: skip
-"""200 updates of 32 × 1,024 tokens of a text that is a package, on one GPU of 80 GB; no evaluation."""
+"""200 updates of 16 × 1,024 tokens of a text that is a package, on one GPU of 80 GB; no evaluation."""
 TOY = (
     "data.length=32",
     "backbone.dim=96",
@@ -56,7 +57,7 @@ def steps(folder: Path, toy: bool = False) -> list[Step]:
         Step("tests", [sys.executable, "-m", "pytest", "-m", "cuda", "-q", *(["tests/samplers"] if toy else [])]),
         Step("doctor", [*WORKBENCH, "doctor"]),
         Step("bench", [*bench, *WANTED, "--goals", "--out", str(folder / "bench")]),
-        Step("lengths", [*bench, *PLOTTED, "--out", str(folder / "lengths")]),
+        Step("whole", [*bench, *WHOLE, "--out", str(folder / "whole")]),
         *(Step(f"train-{name}", [*train, f"recipes/{name}.yaml", *changes]) for name in RECIPES),
     ]
 
@@ -105,7 +106,7 @@ def main(words: Sequence[str]) -> int:
     """Parse words and perform."""
     parser = argparse.ArgumentParser(prog="python -m tests.gpu", description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, help="where everything is kept")
-    parser.add_argument("--only", nargs="+", metavar="STEP", help="these steps, as in: --only bench lengths")
+    parser.add_argument("--only", nargs="+", metavar="STEP", help="these steps, as in: --only bench whole")
     parser.add_argument("--toy", action="store_true", help="sizes for the emulated device")
     args = parser.parse_args(words)
     folder = args.folder.resolve()

@@ -16,7 +16,7 @@ from workbench.recipe import load
 
 def test_every_benchmark_of_which_something_is_wanted_on_cuda_is_a_step():
     wanted = {task.name for task in chosen([], device="cuda") if task.wanted("cuda").only}
-    assert wanted <= {*gpu.WANTED, *gpu.PLOTTED} and all(chosen([name]) for name in (*gpu.WANTED, *gpu.PLOTTED))
+    assert wanted <= {*gpu.WANTED, *gpu.WHOLE} and all(chosen([name]) for name in (*gpu.WANTED, *gpu.WHOLE))
 
 
 @pytest.mark.parametrize("toy", [False, True])
@@ -54,4 +54,4 @@ def test_without_cuda_nothing_is_begun_and_unknown_steps_are_refused(monkeypatch
     assert gpu.main([str(tmp_path / "out")]) == 1 and not (tmp_path / "out").exists()
     with pytest.raises(SystemExit):
         gpu.main([str(tmp_path / "out"), "--only", "bemch"])
-    assert "no such step: bemch; there are tests, doctor, bench, lengths, train-sedd-small" in capsys.readouterr().err
+    assert "no such step: bemch; there are tests, doctor, bench, whole, train-sedd-small" in capsys.readouterr().err

@@ -68,6 +68,7 @@ def test_a_share_of_the_matmul_rate_may_be_wanted():
     assert goal.missed({**row, "ratio": 1.845, "of_matmul": 0.4444}) == ["1.84×", "44.4% of the matmul rate"]
     assert goal.missed({"seconds": 1.0}) == ["ratio not measured", "memory not measured", "matmul rate not measured"]
     assert Goal("ours", of_matmul=0.45).in_words() == "≥ 45% of the matmul rate"
+    assert str(Goal("ours", seconds=2, case="small", device="cuda")) == "cuda, ours, small: < 2 s"
 
 
 class Several(Told):

@@ -43,6 +43,10 @@ class Goal:
     device: str = "cpu"
     beside: str = ""
 
+    def __str__(self) -> str:
+        """``cuda, analytic, batch 1: ≥ 2×``."""
+        return f"{', '.join(one for one in (self.device, self.way, self.case) if one)}: {self.in_words()}"
+
     def in_words(self) -> str:
         """``≥ 4×, ≤ 0.33 of its memory``, and beside what, if not beside the yardstick."""
         told = [

@@ -48,7 +48,7 @@ class Processes(Benchmark):
     goals = (Goal("ddp", ratio=1.9, device="cuda"),)
     devices: ClassVar = {
         "cuda": {
-            "recipe": "sedd-small.yaml", "changes": ["data.corpus=sotu", "train.batch=64", "train.accumulate=1"],
+            "recipe": "sedd-small.yaml", "changes": ["data.corpus=sotu", "train.batch=32", "train.accumulate=1"],
             "steps": 20, "warm": 30,
         }
     }  # fmt: skip
