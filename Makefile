@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # 2.13.0 is a CPU build of moderate size; where a torch is already installed it is kept.
 TORCH  ?= torch==2.13.0
 
-.PHONY: quickstart test lint docs tutorial bench soak fuzz install install-test clean
+.PHONY: quickstart test lint docs tutorial bench gpu soak fuzz install install-test clean
 
 quickstart: $(VENV)/.installed  ## train a small SEDD and its GPT-2 baseline on real prose, print one table
 	$(BIN)/workbench quickstart
@@ -25,6 +25,9 @@ tutorial: $(VENV)/.installed  ## walk through docs/tutorial.md at full size, in 
 
 bench: $(VENV)/.installed  ## ratios measured side by side; JSON under docs/results
 	$(BIN)/workbench bench --out docs/results/bench
+
+gpu: $(VENV)/.installed-test  ## on an NVIDIA GPU: its tests, doctor, what is wanted of benchmarks, trainings; OUT, STEPS="bench"
+	$(BIN)/python -m tests.gpu $(or $(OUT),runs/gpu) $(if $(STEPS),--only $(STEPS))
 
 soak: $(VENV)/.installed-test  ## kills -9 and faults at random moments (full form: --kills 200), and 20 kills of a grid
 	$(BIN)/python tests/soak.py

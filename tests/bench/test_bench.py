@@ -13,13 +13,9 @@ import torch
 from tests.kernels.tape import Tape
 from workbench.bench import bound, nets, run, sampling
 from workbench.bench.base import Absent, Benchmark, Goal, Meter
-from workbench.bench.left_to_right import Gpt2Sampling, Gpt2Training
 from workbench.bench.lengths import Lengths
-from workbench.bench.page import grid
-from workbench.bench.run import Task, chosen, here, measure, pairs
-from workbench.bench.sampling import Sampling
+from workbench.bench.run import Task, chosen, here, measure
 from workbench.bench.start_up import StartUp
-from workbench.bench.training import Training
 from workbench.cli.main import main
 from workbench.core.errors import WorkbenchError
 from workbench.core.rng import Rng
@@ -51,7 +47,7 @@ class Told(Benchmark):
 
 def test_medians_ratios_and_goals():
     task = Task("told", {}, Told())
-    assert list(pairs(task.made)) == [
+    assert list(task.pairs()) == [
         ("large, 2", "plain"), ("large, 2", "ours"), ("large, 2", "theirs"), ("small", "plain"), ("small", "ours"),
     ]  # fmt: skip
     found = measure(task, Meter(), 3, one=here)
@@ -65,7 +61,8 @@ def test_medians_ratios_and_goals():
 
 def test_replayed_walks_are_those_that_launch_every_pass(monkeypatch):
     """On CUDA; here a tape stands in for the graph. Same calls, same texts read."""
-    toy = Sampling(**Sampling.example())
+    (task,) = chosen(["sedd_sampling"], quick=True)
+    toy = task.made
     (case,) = toy.cases("analytic, replayed")
     with pytest.raises(Absent, match="on CUDA only, not on cpu"):
         toy.measure("analytic, replayed", case, Meter(threads=1))
@@ -75,47 +72,6 @@ def test_replayed_walks_are_those_that_launch_every_pass(monkeypatch):
     plain, replayed = (toy.measure(way, case, Meter(threads=1)) for way in ("analytic", "analytic, replayed"))
     assert tape.records == 1
     assert all(plain[name] == replayed[name] for name in ("calls", "read", "scaled"))
-
-
-def test_goals_are_of_a_device():
-    found = measure(Task("told", {}, Told()), Meter(), 1, one=here)
-    assert Goal("ours", ratio=4.0).met(found.rows[1]) and not Goal("ours", ratio=4.1).met(found.rows[1])
-    elsewhere = Told()
-    elsewhere.goals = (Goal("ours", ratio=1.0, device="cuda"),)
-    assert all("wanted" not in row for row in measure(Task("told", {}, elsewhere), Meter(), 1, one=here).rows)
-
-
-def test_a_goal_may_be_beside_another_way_than_the_yardstick():
-    class Low(Told):
-        ways, besides = ("plain", "plain low", "ours"), ("plain low",)
-        goals = (Goal("ours", ratio=3.0, beside="plain low"),)
-
-        def cases(self, way):
-            return ["one"]
-
-        def measure(self, way, case, meter):
-            return {"seconds": {"plain": 4.0, "plain low": 2.0, "ours": 1.0}[way], "tokens_per_second": 7.0}
-
-    rows = measure(Task("low", {}, Low()), Meter(), 1, one=here).rows
-    ours = rows[2]
-    assert (ours["ratio"], ours["to plain low"]) == (4.0, 2.0)
-    assert ours["wanted"] == "≥ 3× beside plain low" and ours["met"] is False
-    heads, _, *_, told = grid(rows, "plain")
-    assert heads == "| case | way | seconds | to plain | to plain low | tokens/s | wanted |"
-    assert told == "| one | ours | 1 | 4.00× | 2.00× | 7 | ≥ 3× beside plain low: not met |"
-
-
-def test_bf16_is_held_to_bf16():
-    assert {goal.beside for goal in Gpt2Training.goals} == {"plain bf16"}
-    assert {goal.beside for goal in Gpt2Sampling.goals} == {"transformers bf16"}
-    assert {goal.beside for goal in Sampling.goals if goal.device == "cuda"} == {"published bf16"}
-    assert {"published bf16", "published bf16, memory kept"} == set(Training.besides) < set(Training.ways)
-
-
-def test_what_was_not_measured_is_not_met():
-    assert not Goal("ours", memory=0.5).met({"seconds": 1.0, "memory": None})
-    assert Goal("ours", memory=0.5).met({"seconds": 1.0, "memory": 0.0})
-    assert not Goal("ours", ratio=1.0).met({"seconds": 1.0, "ratio": None})
 
 
 @pytest.mark.parametrize("bad", [{"absent": "failed: gone"}, {"seconds": 1.0, "nats": float("nan")}])
@@ -135,9 +91,10 @@ def test_a_way_that_fails_in_a_later_round_is_not_measured(bad):
 
 def test_recipes_by_name_are_the_ways():
     (task,) = chosen(["lengths"], ["recipes={mine: smoke/sedd.yaml}", "lengths.lengths=[16]"])
-    assert list(pairs(task.made)) == [("16 tokens", "mine")]
+    assert list(task.pairs()) == [("16 tokens", "mine")]
     with_blocks = Lengths(lengths=[16], small=True)
-    assert {way for _, way in pairs(with_blocks)} == {"transformer", "mamba2", "mamba", "hybrid", "authors", "plain"}
+    own = {"transformer", "mamba2", "mamba", "hybrid"}
+    assert {way for _, way in Task("", {}, with_blocks).pairs()} == {*own, "authors", "authors, hybrid", "plain"}
 
 
 def test_crossovers_are_read_where_there_is_a_yardstick():
@@ -239,7 +196,7 @@ def benched(monkeypatch, tmp_path):
 
     def benched(**made):
         tasks = [Task(name, {}, one) for name, one in made.items()]
-        monkeypatch.setattr(run, "chosen", lambda names, overrides, quick: tasks)
+        monkeypatch.setattr(run, "chosen", lambda names, overrides, quick, device: tasks)
         monkeypatch.setattr(run, "in_a_process", here)
         status = main(["bench", "--rounds", "1", "--device", "cpu", "--out", str(tmp_path / "new" / "out")])
         files = tmp_path / "new" / "out" / "bench-cpu.json", tmp_path / "new" / "out" / "bench-cpu.md"

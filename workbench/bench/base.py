@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import resource
 import statistics
 import time
@@ -20,23 +21,31 @@ from workbench.train.machine import MEBI, settle
 
 Row = Mapping[str, Any]
 """A line of a benchmark's table: ``case``, ``way``, and numbers by name."""
-COMMON = ("case", "way", "seconds", "ratio", "peak_mb", "memory", "runs", "wanted", "met")
+COMMON = ("case", "way", "seconds", "ratio", "peak_mb", "memory", "runs", "wanted", "met", "missed")
 """What every row may hold; other names are a benchmark's own columns."""
+PRODUCTS = 11
+"""Products of matrices timed for their rate."""
 
 
 @dataclass(frozen=True)
 class Goal:
     """What is wanted of a way: at least this ratio to the time of the way it is ``beside`` ("": the yardstick), at most
-    this share of its memory, at most these seconds. ``device`` and ``case``: where ("" for everywhere); a case may be
-    given by its beginning."""
+    this share of its memory, at most these seconds, at least this share of the rate at which the machine multiplies
+    matrices (the row's ``of_matmul``). ``device`` and ``case``: where ("" for everywhere); a case may be given by its
+    beginning."""
 
     way: str
     ratio: float | None = None
     memory: float | None = None
     seconds: float | None = None
+    of_matmul: float | None = None
     case: str = ""
     device: str = "cpu"
     beside: str = ""
+
+    def __str__(self) -> str:
+        """``cuda, analytic, batch 1: ≥ 2×``."""
+        return f"{', '.join(one for one in (self.device, self.way, self.case) if one)}: {self.in_words()}"
 
     def in_words(self) -> str:
         """``≥ 4×, ≤ 0.33 of its memory``, and beside what, if not beside the yardstick."""
@@ -45,17 +54,30 @@ class Goal:
             f"≤ {self.memory:.2g} of its memory" if self.memory is not None else "",
             f"< {self.seconds:g} s" if self.seconds is not None else "",
         ]
-        return ", ".join(one for one in told if one) + (f" beside {self.beside}" if self.beside else "")
+        words = ", ".join(one for one in told if one) + (f" beside {self.beside}" if self.beside else "")
+        share = f"≥ {self.of_matmul:.0%} of the matmul rate" if self.of_matmul is not None else ""
+        return ", ".join(one for one in (words, share) if one)
 
     def met(self, row: Row) -> bool:
         """Whether a row, its ``ratio`` and ``memory`` beside the goal's way, is as wanted; what was not measured is
         not."""
-        ratio, memory = row.get("ratio"), row.get("memory")
-        return (
-            (self.ratio is None or (ratio is not None and ratio >= self.ratio))
-            and (self.memory is None or (memory is not None and memory <= self.memory))
-            and (self.seconds is None or row["seconds"] < self.seconds)
-        )
+        return not self.missed(row)
+
+    def missed(self, row: Row) -> list[str]:
+        """What was found where it is not what is wanted, in words: ``1.84×``, ``0.41 of its memory``."""
+        ratio, memory, share = (row.get(name) for name in ("ratio", "memory", "of_matmul"))
+        seconds = row["seconds"]
+        judged = [
+            (self.ratio, ratio, operator.ge, "{:.3g}×", "ratio"),
+            (self.memory, memory, operator.le, "{:.2f} of its memory", "memory"),
+            (self.seconds, seconds, operator.lt, "{:.3g} s", "time"),
+            (self.of_matmul, share, operator.ge, "{:.1%} of the matmul rate", "matmul rate"),
+        ]
+        return [
+            form.format(found) if found is not None else f"{name} not measured"
+            for wanted, found, fits, form, name in judged
+            if wanted is not None and (found is None or not fits(found, wanted))
+        ]
 
 
 class Absent(Exception):
@@ -80,8 +102,12 @@ class Meter:
         return torch.autocast(self.device, torch.bfloat16, enabled=low)
 
     def begin(self) -> None:
-        """Everything is loaded and built: what memory is taken from here on counts."""
-        self._base = self._peak()
+        """Everything is loaded and built: what memory is taken from here on counts; on CUDA what tensors hold by now
+        does too, and what they held meanwhile does not."""
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            self._base = self._peak()
 
     def seconds(self, call: Callable[[], object], repeats: int, warm: int = 1) -> float:
         """Median wall clock of ``call`` after ``warm`` calls that do not count."""
@@ -108,8 +134,15 @@ class Meter:
             torch.cuda.synchronize()
 
     def peak_mb(self) -> float:
-        """Peak memory since ``begin``, MB: what tensors took on CUDA, else the growth of the resident set."""
+        """Peak memory since ``begin``, MB: of all tensors on CUDA, else the growth of the resident set."""
         return max(0.0, self._peak() - self._base)
+
+    def matmul_rate(self, side: int, low: bool) -> float:
+        """FLOPs a second of products of two square matrices, in bfloat16 if ``low``, else in float32: the median."""
+        kind = torch.bfloat16 if low else torch.float32
+        left, right = torch.randn(2, side, side, device=self.device, dtype=kind)
+        with torch.no_grad():
+            return 2 * side**3 / self.seconds(lambda: left @ right, PRODUCTS, warm=3)
 
     def processor(self) -> str:
         """The GPU's name, or the processor's."""
@@ -126,14 +159,20 @@ class Benchmark(Part, ABC, kind="benchmark"):
 
     ``ways``: names, the yardstick's among them (none: figures stand by themselves); a benchmark whose settings name its
     ways sets its own. ``besides``: other ways that ratios are told to, in a column each. ``goals``: what is wanted,
-    beside the yardstick or one of those.
+    beside the yardstick or one of those. ``devices``: by device, settings that hold there where nothing else is said.
     ``example()`` are toy sizes, at which it runs in seconds (``--quick``, the tests).
     """
 
     yardstick: ClassVar[str] = ""
     ways: tuple[str, ...]
-    besides: ClassVar[tuple[str, ...]] = ()
-    goals: ClassVar[tuple[Goal, ...]] = ()
+    besides: tuple[str, ...] = ()
+    goals: tuple[Goal, ...] = ()
+    devices: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @classmethod
+    def sizes(cls, device: str) -> dict[str, Any]:
+        """Settings on ``device`` where nothing else is said: what tells something there. Others are the defaults."""
+        return dict(cls.devices.get(device, {}))
 
     @abstractmethod
     def cases(self, way: str) -> Sequence[str]:

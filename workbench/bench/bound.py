@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,9 @@ class LikelihoodBound(Benchmark):
 
     yardstick = "plain fp32"
     ways = (yardstick, "plain bf16", "workbench")
-    goals = (Goal("workbench", ratio=3.0),)
+    besides = ("plain bf16",)
+    goals = (Goal("workbench", ratio=3.0), Goal("workbench", ratio=3.0, device="cuda", beside="plain bf16"))
+    devices: ClassVar = {"cuda": {"length": 1024, "dim": 768, "depth": 12}}
 
     def __init__(
         self,

@@ -43,7 +43,8 @@ def train_step(
     x0_BL: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
-    """One training step: corrupt, score, loss, backward, clip, AdamW, average tensor by tensor."""
+    """One training step: corrupt, score, loss, backward, clip, AdamW, average tensor by tensor; how many tokens were
+    masked (on the device)."""
     device = x0_BL.device
     t = (1 - 1e-3) * torch.rand(len(x0_BL), generator=generator, device=device) + 1e-3
     sigma, rate = -torch.log1p(-(1 - 1e-3) * t), (1 - 1e-3) / (1 - (1 - 1e-3) * t)
@@ -58,7 +59,7 @@ def train_step(
     with torch.no_grad():
         for mean, parameter in zip(average, net.parameters(), strict=True):
             mean.sub_((1 - 0.9999) * (mean - parameter))
-    return loss.detach()
+    return moved.sum()
 
 
 @torch.no_grad()

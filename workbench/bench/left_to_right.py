@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -40,6 +40,7 @@ class Gpt2Training(Benchmark):
     besides = ("plain bf16",)
     ways = (yardstick, *besides, "workbench fp32", "workbench bf16")
     goals = tuple(Goal("workbench bf16", ratio=1.0, device=one, beside="plain bf16") for one in ("cpu", "cuda"))
+    devices: ClassVar = {"cuda": {"batch": 16, "length": 1024, "dim": 768, "depth": 12, "repeats": 10}}
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class Gpt2Training(Benchmark):
         repeats: Count = 3,
     ) -> None:
         """Keep the sizes."""
-        self.sizes, self.batch, self.repeats = (vocab, length, dim, depth), batch, repeats
+        self.shape, self.batch, self.repeats = (vocab, length, dim, depth), batch, repeats
 
     @classmethod
     def example(cls) -> dict[str, Any]:
@@ -60,7 +61,7 @@ class Gpt2Training(Benchmark):
 
     def cases(self, way: str) -> Sequence[str]:
         """One."""
-        vocab, length, _, _ = self.sizes
+        vocab, length, _, _ = self.shape
         return [f"vocabulary {vocab:,}, {self.batch}×{length} tokens"]
 
     def measure(self, way: str, case: str, meter: Meter) -> Mapping[str, float]:
@@ -70,11 +71,11 @@ class Gpt2Training(Benchmark):
         update = (self._plain if kind == "plain" else self._ours)(meter, precision == "bf16")
         meter.begin()
         seconds = meter.seconds(update, self.repeats)
-        tokens = self.batch * self.sizes[1]
+        tokens = self.batch * self.shape[1]
         return {"seconds": seconds, "peak_mb": meter.peak_mb(), "tokens_per_second": tokens / seconds}
 
     def _plain(self, meter: Meter, low: bool) -> Callable[[], None]:
-        vocab, length, dim, depth = self.sizes
+        vocab, length, dim, depth = self.shape
         torch.manual_seed(0)
         net = plain_gpt.PlainGPT(vocab, length, dim, depth, max(1, dim // nets.HEAD_WIDTH)).to(meter.device)
         optimizer = plain_gpt.optimizer_of(net, RATE, fused=meter.device == "cuda")
@@ -82,8 +83,8 @@ class Gpt2Training(Benchmark):
         return lambda: plain_gpt.train_step(net, optimizer, x_BL, meter.autocast(low))
 
     def _ours(self, meter: Meter, low: bool) -> Callable[[], None]:
-        vocab, length, _, _ = self.sizes
-        net, process = nets.gpt2(*self.sizes, meter.device), Autoregressive(vocab, vocab - 1, length)
+        vocab, length, _, _ = self.shape
+        net, process = nets.gpt2(*self.shape, meter.device), Autoregressive(vocab, vocab - 1, length)
         process.place(torch.device(meter.device))
         return update_of(net, process, self.batch, meter, low, ema=0.0)
 
@@ -108,6 +109,7 @@ class Gpt2Sampling(Benchmark):
     besides = ("transformers bf16",)
     ways = (yardstick, *besides, "workbench fp32", "workbench bf16")
     goals = tuple(Goal("workbench bf16", ratio=1.5, device=one, beside="transformers bf16") for one in ("cpu", "cuda"))
+    devices: ClassVar = {"cuda": {"length": 1024, "dim": 768, "depth": 12, "repeats": 1}}
 
     def __init__(
         self,
@@ -119,7 +121,7 @@ class Gpt2Sampling(Benchmark):
         repeats: Count = 2,
     ) -> None:
         """Keep the sizes."""
-        self.sizes, self.repeats = (vocab, length, dim, depth), repeats
+        self.shape, self.repeats = (vocab, length, dim, depth), repeats
         self.named = {f"batch {batch}, {length} tokens": batch for batch in batches}
 
     @classmethod
@@ -139,7 +141,7 @@ class Gpt2Sampling(Benchmark):
         call = (self._theirs if kind == "transformers" else self._ours)(meter, batch, precision == "bf16")
         meter.begin()
         seconds = meter.seconds(call, self.repeats)
-        tokens = batch * self.sizes[1]
+        tokens = batch * self.shape[1]
         return {"seconds": seconds, "peak_mb": meter.peak_mb(), "tokens_per_second": tokens / seconds}
 
     def _theirs(self, meter: Meter, batch: int, low: bool) -> Callable[[], object]:
@@ -147,13 +149,11 @@ class Gpt2Sampling(Benchmark):
             raise Absent('transformers is not installed: pip install "sedd-workbench[eval]" brings it')
         from transformers import GPT2Config, GPT2LMHeadModel
 
-        vocab, length, dim, depth = self.sizes
+        vocab, length, dim, depth = self.shape
         torch.manual_seed(0)
         heads = max(1, dim // nets.HEAD_WIDTH)
         ends = {"bos_token_id": vocab - 1, "eos_token_id": None}  # a text is as long as asked for
-        config = GPT2Config(
-            vocab_size=vocab, n_positions=length + 1, n_embd=dim, n_layer=depth, n_head=heads, **ends
-        )
+        config = GPT2Config(vocab_size=vocab, n_positions=length + 1, n_embd=dim, n_layer=depth, n_head=heads, **ends)
         net = GPT2LMHeadModel(config).eval().requires_grad_(False)
         net = net.to(meter.device, torch.bfloat16 if low else torch.float32)
         start = torch.full((batch, 1), vocab - 1, device=meter.device)
@@ -162,8 +162,8 @@ class Gpt2Sampling(Benchmark):
         return lambda: net.generate(start, attention_mask=seen, pad_token_id=vocab - 1, **how)
 
     def _ours(self, meter: Meter, batch: int, low: bool) -> Callable[[], object]:
-        vocab, length, _, _ = self.sizes
-        net = nets.gpt2(*self.sizes, meter.device).eval().requires_grad_(False)
+        vocab, length, _, _ = self.shape
+        net = nets.gpt2(*self.shape, meter.device).eval().requires_grad_(False)
         view = Autoregressive(vocab, vocab - 1, length).view(Shell(net))
         canvas = Canvas.blank(batch, length)
 

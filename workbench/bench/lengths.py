@@ -6,13 +6,14 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from workbench.bench import by_hand
 from workbench.bench.base import Absent, Benchmark, Goal, Meter
+from workbench.bench.updates import compiled
 from workbench.check import estimate, sketch
 from workbench.core.bounds import Count
 from workbench.core.build import build
@@ -33,6 +34,12 @@ SMALL = {
     "mamba": "sedd-mamba-small.yaml",
     "hybrid": "sedd-hybrid-small.yaml",
 }
+GOALS = (
+    Goal("mamba2", ratio=1.0, device="cuda", case="8,192"),
+    Goal("mamba2", ratio=1.2, device="cuda", beside="authors"),
+    Goal("hybrid", ratio=1.2, device="cuda", beside="authors, hybrid"),
+)
+"""What is wanted, where a benchmark's settings have these ways."""
 COLOURS = {"transformer": "#0072B2", "mamba2": "#D55E00", "mamba": "#CC79A7", "hybrid": "#009E73"}
 
 
@@ -41,8 +48,9 @@ class Lengths(Benchmark):
     """Forward and backward without the head, so many tokens a batch whatever the length, bf16 autocast.
 
     The ways are backbones of one size: those of the quickstart, or of ``recipes``, or with ``small`` SEDD small's,
-    beside the authors' own Mamba-2 blocks composed by hand (*authors*) and a plain SEDD block (*plain*), which need
-    CUDA.
+    beside the authors' own Mamba-2 blocks composed by hand (*authors*), these with a plain SEDD block after every five
+    (*authors, hybrid*), and plain SEDD blocks alone (*plain*), all of which need CUDA. ``compile`` is for ours alone:
+    what is composed by hand runs as it is, its kernels (the authors', PyTorch's attention) fused as they come.
 
     Settings:
         lengths: tokens of a sequence, a case each
@@ -50,10 +58,15 @@ class Lengths(Benchmark):
         small: SEDD small's sizes in place of the quickstart's
         recipes: other recipes, by names which are then the ways; ratios need a ``transformer`` among them
         repeats: passes timed in a process
+        compile: compile the blocks of ours, as `train.compile` does
     """
 
     yardstick = "transformer"
-    goals = (Goal("mamba2", ratio=1.0, device="cuda", case="8,192"),)
+    devices: ClassVar = {
+        "cuda": {
+            "small": True, "tokens": 16384, "lengths": [1024, 2048, 4096, 8192], "repeats": 10, "compile": True,
+        }
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -62,12 +75,16 @@ class Lengths(Benchmark):
         small: bool = False,
         recipes: dict[str, str] | None = None,
         repeats: Count = 3,
+        compile: bool = False,
     ) -> None:
-        """Keep the sizes."""
+        """Keep the sizes; goals are of the ways that these have."""
         self.named = {f"{length:,} tokens": length for length in lengths}
         self.recipes = recipes or (SMALL if small else QUICKSTART)
-        self.ways = tuple(dict.fromkeys((*self.recipes, *(by_hand.NETWORKS if small else ()))))
-        self.tokens, self.repeats = tokens, repeats
+        self.besides = tuple(by_hand.NETWORKS if small else ())
+        self.ways = tuple(dict.fromkeys((*self.recipes, *self.besides)))
+        ways = {"", *self.ways}
+        self.goals = tuple(goal for goal in GOALS if goal.way in ways and goal.beside in ways)
+        self.tokens, self.repeats, self.compile = tokens, repeats, compile
 
     @classmethod
     def example(cls) -> dict[str, Any]:
@@ -84,14 +101,14 @@ class Lengths(Benchmark):
         meter.settle()
         length = self.named[case]
         torch.manual_seed(0)
-        own = {}
         if way in self.recipes:
             net: nn.Module = network(self.recipes[way], length, meter.device)
-            own = {"non_embedding_m": estimate(load(self.recipes[way])).non_embedding / 1e6}
-        elif meter.device != "cuda" or not by_hand.able(way):
-            raise Absent(f"{way!r} needs CUDA, and authors mamba_ssm")
+            own = estimate(load(self.recipes[way])).non_embedding
+            if self.compile:
+                compiled(net, meter.device)
         else:
-            net = by_hand.NETWORKS[way](length, meter.device)
+            net = composed(way, length, meter.device)
+            own = net.non_embedding
         batch = max(1, self.tokens // length)
         x_BL = torch.randint(2, 200, (batch, length), device=meter.device)
         sigma_B = torch.rand(batch, device=meter.device) + 0.1
@@ -108,7 +125,7 @@ class Lengths(Benchmark):
             "seconds": seconds,
             "peak_mb": meter.peak_mb(),
             "tokens_per_second": batch * length / seconds,
-            **own,
+            "non_embedding_m": own / 1e6,
         }
 
     def notes(self, rows: Sequence[Row]) -> Sequence[str]:
@@ -170,6 +187,19 @@ def network(recipe: str, length: int, device: str) -> nn.Module:
     return net
 
 
+def composed(name: str, length: int, device: str) -> by_hand.Composed:
+    """A network composed by hand.
+
+    Raises:
+        Absent: it cannot be measured here.
+    """
+    if device != "cuda":
+        raise Absent(f"{name!r} is at SEDD small's size: on CUDA only, not on {device}")
+    if not by_hand.able(name):
+        raise Absent(f"mamba_ssm, whose blocks {name!r} is made of, is not installed")
+    return by_hand.Composed(by_hand.NETWORKS[name], by_hand.Sizes(length)).to(device)
+
+
 SCANS: dict[str, tuple[Callable[..., Any], Dispatcher]] = {
     "ssd": (ssd.ssd, ssd.SSD),
     "selective scan": (selective_scan.selective_scan, selective_scan.SELECTIVE_SCAN),
@@ -193,6 +223,7 @@ class Scans(Benchmark):
 
     yardstick = "recurrence"
     ways = WAYS
+    devices: ClassVar = {"cuda": {"batch": 8, "length": 1024, "channels": 1536, "state": 64}}
 
     def __init__(
         self, batch: Count = 4, length: Count = 256, channels: Count = 256, state: Count = 16, repeats: Count = 9

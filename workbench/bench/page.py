@@ -20,8 +20,12 @@ from workbench.environment import source_state
 
 FORMS = {
     "seconds": "{:.4g}", "ratio": "{:.2f}×", "memory": "{:.2f}", "peak_mb": "{:,.0f}", "tokens_per_second": "{:,.0f}",
+    "predicted_mb": "{:,.0f}", "of_matmul": "{:.1%}",
 }  # fmt: skip
-HEADS = {"peak_mb": "peak MB", "tokens_per_second": "tokens/s", "text_mb_per_second": "MB of text/s"}
+HEADS = {
+    "peak_mb": "peak MB", "tokens_per_second": "tokens/s", "text_mb_per_second": "MB of text/s",
+    "predicted_mb": "predicted MB", "of_matmul": "of the matmul rate",
+}  # fmt: skip
 
 
 class Pages:
@@ -162,9 +166,30 @@ def cell(name: str, row: Mapping[str, Any]) -> str:
     if value is None:
         return ""
     if name == "wanted":
-        return f"{value}{': met' if row['met'] else ': not met'}"
+        return f"{value}: {verdict(row)}"
     form = FORMS["ratio"] if name.startswith(TO) else FORMS.get(name, "{:.4g}")
     return form.format(value) if isinstance(value, float) else str(value)
+
+
+def verdict(row: Mapping[str, Any]) -> str:
+    """Whether what is wanted of a row was met, and what was found where not."""
+    return "met" if row["met"] else f"not met ({row['missed']})"
+
+
+def verdicts(one: Measured, device: str) -> list[str]:
+    """A line for all that is wanted of each way and case on ``device``: met, not met or not measured."""
+    lines = [
+        f"{one.task.name}, {row['case']}, {row['way']}: {row['wanted']}: {verdict(row)}"
+        for row in one.rows
+        if "wanted" in row
+    ]
+    for row in one.absent:
+        goals = one.task.goals(row["case"], row["way"], device)
+        lines += [
+            f"{one.task.name}, {row['case']}, {row['way']}: {goal.in_words()}: not measured ({row['why']})"
+            for goal in goals
+        ]
+    return lines
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from workbench.bench.base import Absent, Benchmark, Goal, Meter
@@ -36,12 +36,36 @@ class Suite(Section):
 
 @dataclass(frozen=True)
 class Task:
-    """A benchmark as it will be run: its name, its resolved settings, the object; ``toy``: no goals at such sizes."""
+    """A benchmark as it will be run: its name, its resolved settings, the object; ``toy``: no goals at such sizes;
+    ``only``: the pairs of case and way that are measured (None: all)."""
 
     name: str
     data: Mapping[str, Any]
     made: Benchmark
     toy: bool = False
+    only: frozenset[tuple[str, str]] | None = None
+
+    def goals(self, case: str, way: str, device: str) -> list[Goal]:
+        """What is wanted of a way at a case on a device."""
+        goals = () if self.toy else self.made.goals
+        return [one for one in goals if (one.way, one.device) == (way, device) and case.startswith(one.case)]
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """(case, way) in the order of measuring: a case's ways one after the other."""
+        every = dict.fromkeys(case for way in self.made.ways for case in self.made.cases(way))
+        for case in every:
+            ways = (way for way in self.made.ways if case in self.made.cases(way))
+            yield from ((case, way) for way in ways if self.only is None or (case, way) in self.only)
+
+    def wanted(self, device: str) -> Task:
+        """The same, of those ways and cases alone that something is wanted of on ``device``, and what they are
+        beside; at toy sizes all."""
+        if self.toy:
+            return self
+        every = list(self.pairs())
+        found = {(case, way): self.goals(case, way, device) for case, way in every}
+        beside = {(case, goal.beside or self.made.yardstick) for (case, _), goals in found.items() for goal in goals}
+        return replace(self, only=frozenset(pair for pair in every if found[pair] or pair in beside))
 
 
 @dataclass(frozen=True)
@@ -55,9 +79,9 @@ class Measured:
     notes: list[str] = field(default_factory=list)
 
 
-def chosen(names: Sequence[str], overrides: Iterable[str] = (), quick: bool = False) -> list[Task]:
+def chosen(names: Sequence[str], overrides: Iterable[str] = (), quick: bool = False, device: str = "cpu") -> list[Task]:
     """Benchmarks by name (none: all), with ``name.setting=value`` set, or ``setting=value`` of the only one that has
-    it; ``quick``: at toy sizes.
+    it; ``quick``: at toy sizes, else at those of ``device``.
 
     Raises:
         WorkbenchError: there is no such benchmark; it cannot be told whose setting is meant.
@@ -71,7 +95,7 @@ def chosen(names: Sequence[str], overrides: Iterable[str] = (), quick: bool = Fa
         if name not in known:
             raise WorkbenchError(f"there is no benchmark {name!r}.{did_you_mean(name, known)}")
     asked = list(dict.fromkeys(names)) or sorted(known)
-    tree = {name: {"type": name, **(known[name].example() if quick else {})} for name in asked}
+    tree = {name: {"type": name, **(known[name].example() if quick else known[name].sizes(device))} for name in asked}
     words = [_of_whom(text, asked, known) for text in overrides]
     node = resolve_as(Suite, {"benchmarks": override(tree, words)}).node
     nodes = node.settings["benchmarks"]
@@ -120,7 +144,7 @@ def measure(
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     absent: dict[tuple[str, str], str] = {}
     for turn in range(rounds):
-        for case, way in pairs(task.made):
+        for case, way in task.pairs():
             if (case, way) in absent:
                 continue
             got = one(task, way, case, meter)
@@ -133,15 +157,8 @@ def measure(
                 continue
             found.setdefault((case, way), []).append(got)
             tell(f"{task.name}: {case}, {way}: {got['seconds']:.4g} s (round {turn + 1} of {rounds})")
-    rows = table(task.made, found, () if task.toy else [g for g in task.made.goals if g.device == meter.device])
+    rows = table(task, found, meter.device)
     return Measured(task, rows, [{"case": case, "way": way, "why": why} for (case, way), why in absent.items()])
-
-
-def pairs(made: Benchmark) -> Iterator[tuple[str, str]]:
-    """(case, way) in the order of measuring: a case's ways one after the other."""
-    every = dict.fromkeys(case for way in made.ways for case in made.cases(way))
-    for case in every:
-        yield from ((case, way) for way in made.ways if case in made.cases(way))
 
 
 def in_a_process(task: Task, way: str, case: str, meter: Meter) -> dict[str, Any]:
@@ -167,11 +184,11 @@ def here(task: Task, way: str, case: str, meter: Meter) -> dict[str, Any]:
 
 
 def table(
-    made: Benchmark, found: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]], goals: Sequence[Goal] = ()
+    task: Task, found: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]], device: str
 ) -> list[dict[str, Any]]:
     """A row each case and way: medians, the ratio to the yardstick's seconds, the share of its memory, the ratios to
-    other ways (``to WAY``), the goal."""
-    rows: list[dict[str, Any]] = []
+    other ways (``to WAY``), what is wanted on ``device``, whether it is met, and what was found where it is not."""
+    made, rows = task.made, list[dict[str, Any]]()
     for (case, way), ones in found.items():
         row: dict[str, Any] = {"case": case, "way": way, "runs": len(ones)}
         row |= {name: statistics.median(one[name] for one in ones) for name in ones[0]}
@@ -180,9 +197,14 @@ def table(
     for row in rows:
         row |= against(row, by.get((row["case"], made.yardstick)))
         row |= {f"{TO}{way}": against(row, by.get((row["case"], way)))["ratio"] for way in made.besides}
-        if goal := goal_of(goals, row):
+        missed = []
+        for goal in (goals := task.goals(row["case"], row["way"], device)):
             beside = by.get((row["case"], goal.beside or made.yardstick))
-            row |= {"wanted": goal.in_words(), "met": goal.met({**row, **against(row, beside)})}
+            found_beside = f" beside {goal.beside}" if len(goals) > 1 and goal.beside else ""
+            missed += [f"{one}{found_beside}" for one in goal.missed({**row, **against(row, beside)})]
+        if goals:
+            row |= {"wanted": "; ".join(goal.in_words() for goal in goals), "met": not missed}
+            row |= {"missed": ", ".join(missed)}
     return rows
 
 
@@ -193,12 +215,6 @@ def against(row: Mapping[str, Any], beside: Mapping[str, Any] | None) -> dict[st
         "ratio": beside["seconds"] / row["seconds"] if beside is not None else None,
         "memory": row["peak_mb"] / beside["peak_mb"] if beside is not None and shared else None,
     }
-
-
-def goal_of(goals: Sequence[Goal], row: Mapping[str, Any]) -> Goal | None:
-    """What is wanted of a row, if anything is."""
-    fitting = (goal for goal in goals if goal.way == row["way"] and row["case"].startswith(goal.case))
-    return next(fitting, None)
 
 
 def rebuilt(data: Mapping[str, Any]) -> Benchmark:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +75,13 @@ class Sampling(Benchmark):
         Goal("analytic", ratio=2.0, device="cuda", case="batch 16, 1,024 steps", beside="published bf16"),
         Goal("normalised", ratio=3.0, device="cuda", case="batch 1, 1,024 steps", beside="published bf16"),
         Goal("normalised", ratio=3.0, device="cuda", case="batch 16, 1,024 steps", beside="published bf16"),
+        Goal("analytic, replayed", ratio=2.0, device="cuda", case="batch 1, 1,024 steps", beside="published bf16"),
+        Goal("normalised, replayed", ratio=3.0, device="cuda", case="batch 1, 1,024 steps", beside="published bf16"),
     )
+
+    devices: ClassVar = {
+        "cuda": {"batches": [1, 16], "steps": [1024], "length": 1024, "dim": 768, "depth": 12, "patience": 10}
+    }
 
     def __init__(
         self,

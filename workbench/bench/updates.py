@@ -7,13 +7,14 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from workbench.bench.base import Meter
+from workbench.bench.base import Absent, Meter
 from workbench.core.rng import Rng
+from workbench.kernels.row_passes import triton_available
 from workbench.processes.base import Process, Shell
 from workbench.train.ddp import Ddp
-from workbench.train.learner import Learner
+from workbench.train.learner import Learner, compile_blocks
 from workbench.train.optim import AdamW, Optimizer
 from workbench.train.schedules import Warmup
 from workbench.train.section import Train
@@ -29,8 +30,9 @@ def update_of(
     low: bool,
     ema: float,
     optimizer: Optimizer | None = None,
-) -> Callable[[], None]:
-    """An update on ``batch`` random blocks: prepare, loss, backward, clip, step, average; ``low``: autocast.
+) -> Callable[[], Tensor]:
+    """An update on ``batch`` random blocks: prepare, loss, backward, clip, step, average; ``low``: autocast. It gives
+    the number of rows that its loss reads.
 
     ``optimizer``: fused AdamW where left out.
     """
@@ -40,7 +42,7 @@ def update_of(
     x0_BL = np.random.default_rng(0).integers(0, process.outputs - 1, (batch, process.length))
     numbers, rng = itertools.count(), Rng(1)
 
-    def update() -> None:
+    def update() -> Tensor:
         step = next(numbers)
         noised = process.prepare(x0_BL, np.arange(batch) + step * batch, step, rng)
         with meter.autocast(low):
@@ -49,5 +51,19 @@ def update_of(
         learner.clip()
         learner.update(step)
         learner.forget_gradients()
+        return noised.weight_R.count_nonzero()
 
     return update
+
+
+def compiled(net: nn.Module, device: str, process: Process | None = None) -> None:
+    """Compile blocks, and a process's chunks of rows, as `train.compile` does.
+
+    Raises:
+        Absent: they cannot be compiled here.
+    """
+    if reason := triton_available(device):
+        raise Absent(f"blocks are compiled by Triton: {reason}")
+    compile_blocks(net)
+    if process is not None:
+        process.compile_chunks()

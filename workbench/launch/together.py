@@ -50,17 +50,21 @@ def train(run: RunFolder, resolved: Resolved, cache: Path | str | None = None, q
         _torchrun(run, processes(resolved), cache)
 
 
+def command(count: int, module: str, *words: str, restarts: int = 0) -> list[str]:
+    """What starts ``count`` processes of a Python module, each with the same words; its standard input is to be a pipe
+    that stays open."""
+    torchrun = ["--standalone", f"--nproc-per-node={count}", f"--max-restarts={restarts}"]
+    return [sys.executable, "-m", "workbench.launch.together", *torchrun, "-m", module, *words]
+
+
 def _torchrun(run: RunFolder, count: int, cache: Path | str | None) -> None:
     places = ["--cache", str(cache)] if cache is not None else []
-    command = [
-        *(sys.executable, "-m", "workbench.launch.together"),
-        *("--standalone", f"--nproc-per-node={count}", f"--max-restarts={RESTARTS}"),
-        *("-m", "workbench", "train", "--resume", str(run.path), "--no-eval", *places),
-    ]
+    words = ["train", "--resume", str(run.path), "--no-eval", *places]
     environment = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(TO_SAVE), **os.environ}
     with Interrupts().caught() as interrupts:
         # a session of its own: a key that interrupts reaches this process alone, which asks torchrun to end
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, env=environment)
+        started = command(count, "workbench", *words, restarts=RESTARTS)
+        child = subprocess.Popen(started, stdin=subprocess.PIPE, start_new_session=True, env=environment)
         asked = False
         while child.poll() is None:
             if interrupts.number and not asked:

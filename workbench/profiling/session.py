@@ -6,7 +6,7 @@ import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from workbench.train.machine import MEBI, choose_device, choose_precision, settl
 
 UPDATE, TEXTS = "update", "texts"
 QUIET = ("train.checkpoint_every=0", "train.tensorboard=false", "train.log_every=1000000")
-"""What a profile leaves out besides evaluations: what stands around updates every so often."""
+"""What `shortened` leaves out besides evaluations: what stands around updates every so often."""
 
 
 def profile_training(
@@ -40,9 +40,8 @@ def profile_training(
     Raises:
         WorkbenchError: the recipe cannot be trained here.
     """
-    overrides = [*QUIET, *unwatched(resolved.data), f"train.steps={warm + steps}"]
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        short = _again(resolved.data, overrides, Path(folder))
+        short = shortened(resolved, warm + steps, Path(folder))
         data = assemble.prepare(short, cache)
         run = experiment.create(short, Path(folder) / "runs")
         trainer = experiment.trainer(run, short, data, quiet=True)
@@ -54,13 +53,16 @@ def profile_training(
     return table
 
 
-def _again(data: dict[str, Any], overrides: list[str], folder: Path) -> Resolved:
-    """The recipe with other settings, through a file as any recipe: everything is resolved and checked again."""
+def shortened(resolved: Resolved, updates: int, folder: Path, overrides: Sequence[str] = ()) -> Resolved:
+    """The recipe for so many updates, without evaluations, logs and checkpoints on the way, and with ``overrides``.
+
+    It goes through a file in ``folder`` as any recipe: everything is resolved and checked again.
+    """
     from workbench.core.tree import dump_yaml
 
-    file = folder / "profiled.yaml"
-    file.write_text(dump_yaml(data), encoding="utf-8")
-    return load(file, overrides)
+    file = folder / "shortened.yaml"
+    file.write_text(dump_yaml(resolved.data), encoding="utf-8")
+    return load(file, [*QUIET, *unwatched(resolved.data), f"train.steps={updates}", *overrides])
 
 
 class Watch:
@@ -106,8 +108,8 @@ class Watch:
             stack.enter_context(regions.around(learner.ema, "update", "average of the weights"))
             stack.enter_context(regions.around(trainer.process, "advance", "process"))
             stack.enter_context(regions.around(trainer.window, "last", "reading the loss"))
-            stack.enter_context(_replaced(trainer, "_update", update))
-            stack.enter_context(_replaced(trainer, "_prepare", prepared))
+            stack.enter_context(replaced(trainer, "_update", update))
+            stack.enter_context(replaced(trainer, "_prepare", prepared))
             yield
 
     def table(self, steps: int, out: Path | None) -> Table:
@@ -181,7 +183,7 @@ def profile_drawing(examiner: Examiner, count: int, warm: int, out: Path | None 
         stack.enter_context(regions.network(model.backbone))
         stack.enter_context(regions.around(model.shell, "forward", regions.by_function(names, "network")))
         if "draws" in vars(sampler):
-            stack.enter_context(_replaced(sampler, "draws", _named(vars(sampler)["draws"], "drawing")))
+            stack.enter_context(replaced(sampler, "draws", _named(vars(sampler)["draws"], "drawing")))
         stack.enter_context(seen)
         began = time.perf_counter()
         with record_function(regions.PREFIX + TEXTS):
@@ -218,7 +220,7 @@ def _named(function: Callable[..., Any], region: str) -> Callable[..., Any]:
 
 
 @contextmanager
-def _replaced(owner: object, name: str, value: Any) -> Iterator[None]:
+def replaced(owner: object, name: str, value: Any) -> Iterator[None]:
     """An attribute of an object is another while inside; one that is the class's shows again after."""
     own, before = name in vars(owner), vars(owner).get(name)
     setattr(owner, name, value)
