@@ -33,7 +33,8 @@ class Processes(Benchmark):
     The batch is the same in all ways, so that the ratio of an update's seconds is the speed-up. Every process has as
     many threads as any other, the one that is alone too: the machine's cores shared out, or ``--threads``. The clock
     runs from the end of the warm updates to the end of the last, all processes meeting. Nothing is evaluated or kept.
-    *peak MB* is of the process that takes most; *predicted MB* what `workbench check` says that each takes on a GPU.
+    *peak MB* is of the process that takes most; *predicted MB* what `workbench check` says that each takes, apart from
+    libraries and an allocator's slack.
 
     Settings:
         recipe: whose updates
