@@ -23,9 +23,9 @@ DATA, TRAIN, METRICS = "workbench.data", "workbench.train", "workbench.metrics"
 ASSEMBLY = tuple(
     f"workbench.{name}"
     for name in (
-        "recipe", "assemble", "begun", "doctor", "environment", "run", "run_text", "evaluate", "experiment", "drawing",
-        "check", "judging", "match", "nats", "opening", "publish", "reproduce", "sets", "shards", "solving", "start",
-        "tasks", "watching",
+        "activations", "recipe", "assemble", "begun", "doctor", "environment", "run", "run_text", "evaluate",
+        "experiment", "drawing", "check", "judging", "match", "memory", "nats", "opening", "publish", "reproduce", "sets",
+        "shards", "sketch", "solving", "start", "tasks", "watching",
     )
 )
 ABOVE = tuple(

@@ -51,6 +51,11 @@ def _of_floats(product):
 class Driver:
     """What Triton asks of a GPU's driver where it launches nothing."""
 
+    @staticmethod
+    def is_active() -> bool:
+        """It is."""
+        return True
+
     def get_benchmarker(self):
         """None is timed."""
 
@@ -63,6 +68,16 @@ class Driver:
     def get_current_device(self):
         """The only one."""
         return 0
+
+    def get_current_stream(self, device=0):
+        """The only one."""
+        return 0
+
+    def get_device_interface(self):
+        """CUDA's."""
+        import torch
+
+        return torch.cuda
 
     def get_active_torch_device(self):
         """The only one."""

@@ -1,8 +1,9 @@
 """A CUDA device that is no GPU: PyTorch's CPU build is made to believe in one, and computes its kernels on the host.
 
 Tensors on it are ordinary ones whose device is ``cuda:0``; autograd, autocast, optimizers and modules treat them as a
-GPU's. What is real: which branch the program takes, on which device each tensor lies, types under CUDA's autocast, and
-where the host waits for the device (``Waits``). What is not: speed, memory, streams, rounding, Triton's compiler.
+GPU's. What is real: which branch the program takes, on which device each tensor lies, types under CUDA's autocast,
+where the host waits for the device (``Waits``), how many bytes are on it, and what `torch.compile` writes for it
+(`tests.emulated.compiler`). What is not: speed, streams, rounding, Triton's compiler.
 
 An operation on tensors of two devices fails as it would on a GPU. ``install`` must be called before torch is imported.
 """
@@ -18,7 +19,6 @@ import os
 import shutil
 import subprocess
 import sys
-import types
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +62,8 @@ class Waits(collections.Counter):
         where, frame = "elsewhere", sys._getframe(1)
         while frame is not None and where == "elsewhere":
             file = Path(frame.f_code.co_filename)
-            if file.parts[-2:] == ("runtime", "interpreter.py"):
-                return  # Triton's, which moves what a kernel reads and writes
+            if file.parts[-2:] == ("runtime", "interpreter.py") or "fx_passes" in file.parts:
+                return  # Triton's, which moves what a kernel reads and writes; the compiler's, of constants
             if ROOT in file.parents and SOURCE.parent not in file.parents and ".venv" not in file.parts:
                 where = f"{file.relative_to(ROOT)}:{frame.f_lineno}"
             frame = frame.f_back
@@ -107,11 +107,12 @@ def install(library: Path) -> None:
     ctypes.CDLL(str(library))
     import torch
 
-    from tests.emulated import graphs
+    from tests.emulated import compiler, graphs
 
     _believe(torch)
     _Kernels(torch).register()
     graphs.install(torch)
+    compiler.install(torch)
 
 
 def _torch() -> Path:
@@ -130,9 +131,6 @@ def _believe(torch) -> None:
         "device_count": 1,
         "get_device_name": NAME,
         "get_device_capability": (9, 0),
-        "get_device_properties": types.SimpleNamespace(
-            name=NAME, major=9, minor=0, total_memory=0, multi_processor_count=132
-        ),
         "empty_cache": None,
         "_lazy_init": None,
     }
@@ -203,7 +201,8 @@ class _Kernels:
         op = self.torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
         out, logsumexp = self.run(op, q, k, v, dropout_p, is_causal, scale=scale)
         seed, none = q.new_zeros(2, dtype=self.torch.uint64), q.new_empty(0)
-        return out, logsumexp, none, none, q.shape[2], k.shape[2], seed, none, none
+        unused = seed.new_zeros(())
+        return out, logsumexp.contiguous(), none, none, q.shape[2], k.shape[2], seed, unused, none
 
     def flash_backward(self, grad, q, k, v, out, logsumexp, *rest, scale=None):
         op = self.torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default

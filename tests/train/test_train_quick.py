@@ -12,6 +12,7 @@ from backbones.transformer import Transformer
 from graphs.absorbing import Absorbing
 from graphs.noise import LogLinear
 from graphs.uniform import Uniform
+from tests.smoke import RECIPES
 from tests.train.toy import settings
 from workbench.core.rng import Rng
 from workbench.kernels import dispatch
@@ -21,7 +22,9 @@ from workbench.processes.diffusion import Diffusion
 from workbench.processes.objectives import ScoreEntropy
 from workbench.processes.readouts import Plain, Scaled
 from workbench.processes.time_draws import UniformTimes
-from workbench.train.learner import Learner, compiled_graphs
+from workbench.recipe import load
+from workbench.sketch import sketch
+from workbench.train.learner import GRAPHS_OF_A_BLOCK, Learner, compile_blocks, compiled_graphs
 from workbench.train.parallel import Parallel
 from workbench.train.window import Window
 
@@ -76,6 +79,22 @@ def test_nothing_is_compiled_again_as_live_rows_vary(device):
     assert counts[warm] == counts[-1], counts
     assert 0 < counts[-1] <= 6
     assert not torch._dynamo.utils.counters["graph_break"]
+
+
+def test_a_hybrid_is_compiled_whatever_it_is_asked(monkeypatch):
+    """Blocks of three kinds, with a gradient and without, on batches of several sizes, share the code of one class."""
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", torch._dynamo.config.recompile_limit)
+    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    net = sketch(load(RECIPES / "smoke" / "hybrid.yaml")).make()
+    compile_blocks(net, backend="eager")
+    for grad in (True, False):
+        net.train(grad)
+        for batch in (2, 3, 4):
+            with torch.set_grad_enabled(grad):
+                net(torch.zeros(batch, 32, dtype=torch.long), torch.ones(batch))
+    assert 8 < compiled_graphs() <= GRAPHS_OF_A_BLOCK
 
 
 class Waits(TorchDispatchMode):

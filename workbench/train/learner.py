@@ -86,6 +86,11 @@ class Learner:
         self.ema.load(found.tensors.get("ema", {}), found.state["ema_updates"])
 
 
+GRAPHS_OF_A_BLOCK = 64
+"""Graphs that the code of a block may have before further ones run as they are: kinds of blocks in a hybrid, with a
+gradient and without, alone and beside a cache, for each shape of a batch. PyTorch's 8 are soon used up."""
+
+
 def compiled_graphs() -> int:
     """How many graphs torch.compile has made in this process: where it still grows after the first updates, something
     is compiled again and again (a shape that varies), which takes seconds each time."""
@@ -97,5 +102,7 @@ def compile_blocks(net: nn.Module, **how: Any) -> None:
 
     ``how``: as `torch.compile` takes it.
     """
+    config = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, GRAPHS_OF_A_BLOCK)
     for block in blocks_of(net):
         block.compile(**how)
