@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 SLOW = (
     "50257", "agrees_with_the_cpu and True", "compiled_blocks and not sedd-fp32 and not gpt2-bf16",
 )  # fmt: skip
-"""In the names of tests that take minutes in Triton's interpreter: docs/benchmarks.md has the command that runs them."""
+"""In the names of tests that take minutes in Triton's interpreter: docs/benchmarks.md says how to run them."""
 pytestmark = pytest.mark.skipif(device.unfit() is not None, reason=str(device.unfit()))
 
 

@@ -24,8 +24,8 @@ ASSEMBLY = tuple(
     f"workbench.{name}"
     for name in (
         "activations", "recipe", "assemble", "begun", "doctor", "environment", "run", "run_text", "evaluate",
-        "experiment", "drawing", "check", "judging", "match", "memory", "nats", "opening", "publish", "reproduce", "sets",
-        "shards", "sketch", "solving", "start", "tasks", "watching",
+        "experiment", "drawing", "check", "judging", "match", "memory", "nats", "opening", "publish", "reproduce",
+        "sets", "shards", "sketch", "solving", "start", "tasks", "watching",
     )
 )
 ABOVE = tuple(
