@@ -77,7 +77,7 @@ def perform(step: Step, folder: Path) -> int:
 
 def speed(folder: Path, recipe: str) -> str:
     """Tokens a second and memory by the last line of a training's log ("": there is none)."""
-    for log in folder.glob(f"runs/{recipe}-*/log.jsonl"):
+    for log in sorted(folder.glob(f"runs/{recipe}-*/log.jsonl"), key=lambda file: -file.stat().st_mtime):
         for line in reversed(log.read_text().splitlines()):
             values = json.loads(line)["values"]
             if "train/tokens_per_second" in values:

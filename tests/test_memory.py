@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.smoke import RECIPES
 from workbench import assemble, experiment
 from workbench.activations import Setting, kept, saving
-from workbench.check import at_processes, sketch
+from workbench.check import at_processes
 from workbench.core.loading import Resolved
 from workbench.recipe import load, unwatched
-from workbench.train.learner import compile_blocks
+from workbench.sketch import sketch
+from workbench.train.learner import compile_blocks, compiled_graphs
 from workbench.train.loop import Trainer
 from workbench.train.recompute import recompute_blocks
 
@@ -73,12 +76,70 @@ def test_compiled_blocks_keep_what_the_compiler_keeps() -> None:
     assert real < predicted(recipe, 2, Setting("cpu"))
 
 
+TABLE = torch.ones(64, 8)
+
+
+class OfItsOwn(torch.nn.Module):
+    """A network with a table that was there before it, and one of numpy's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.linear = torch.nn.Embedding(10, 8), torch.nn.Linear(8, 8)
+        self.register_buffer("scale", torch.from_numpy(np.ones(8, dtype=np.float32)))
+
+    def forward(self, x_BL: torch.Tensor, sigma_B: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.embed(x_BL) + TABLE[: x_BL.shape[1]]) * self.scale
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_tables_of_a_network_are_taken_as_they_are(device: str) -> None:
+    inputs, products, indices = 2 * 16 * 8 * 4, 2 * 16 * 8 * 4, 2 * 16 * 8
+    found = kept(OfItsOwn, 2, 16, Setting(device)).between
+    assert indices + inputs <= found <= indices + inputs + products + 64 * 8 * 4 + 8 * 4
+
+
+@functools.cache
+def remembered(length: int, device: torch.device) -> torch.Tensor:
+    return torch.ones(length, 8, device=device)
+
+
+class Remembering(torch.nn.Module):
+    """A network of PyTorch's own layers, rates that are numbers when it is built, and a table kept by device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        rates = torch.linspace(0, 0.1, 2, device="cpu").tolist()
+        self.embed = torch.nn.Embedding(10, 8)
+        self.layers = torch.nn.ModuleList(
+            torch.nn.TransformerEncoderLayer(8, 2, 16, dropout=rate, batch_first=True) for rate in rates
+        )
+        self.plain = torch.ones(8)
+
+    def forward(self, x_BL: torch.Tensor, sigma_B: torch.Tensor) -> torch.Tensor:
+        h_BLD = self.embed(x_BL) * self.plain + remembered(x_BL.shape[1], x_BL.device)
+        for layer in self.layers:
+            h_BLD = layer(h_BLD)
+        return h_BLD
+
+
+@pytest.mark.parametrize("low", [False, True], ids=["fp32", "bf16"])
+def test_a_network_that_remembers_is_costed_again_and_runs(low: bool) -> None:
+    first, again = (kept(Remembering, 2, 16, Setting("cuda", low)) for _ in range(2))
+    assert first == again and first.between > 0
+    assert kept(Remembering, 2, 16, Setting("cpu", low)).between > 0
+    out = Remembering()(torch.zeros(1, 16, dtype=torch.long), torch.ones(1))
+    assert type(out) is torch.Tensor and isinstance(float(out.sum()), float)
+
+
 def test_nothing_of_the_counting_is_left_behind() -> None:
     """A network that is trained after it was costed finds ordinary tensors, its own kernels and its own device."""
     recipe = load(RECIPES / "smoke" / "sedd.yaml", ["backbone.kernel=xformers"])  # which a CPU cannot run
     before = torch.is_autocast_enabled("cpu")
     assert kept(sketch(recipe).make, 2, 32, Setting("cuda", low=True)).between > 0
     assert kept(sketch(recipe).make, 2, 32, Setting("cpu", low=True)).between > 0
+    limit, graphs = torch._dynamo.config.recompile_limit, compiled_graphs()
+    kept(sketch(recipe).make, 2, 32, Setting("cuda", low=True, compiled=True))
+    assert (torch._dynamo.config.recompile_limit, compiled_graphs()) == (limit, graphs)
     assert type(torch.zeros(1)) is torch.Tensor and torch.is_autocast_enabled("cpu") == before
     with pytest.raises(Exception, match="xformers"):
         saved_bytes(recipe, 1, Setting("cpu"))

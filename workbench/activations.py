@@ -1,22 +1,23 @@
 """What autograd keeps of a network between a forward and its backward pass: counted on tensors without storage.
 
-The forward pass is run on fake tensors (shapes, types and strides, no numbers) under the autocast of the training,
-with the kernels that it would take on its device, compiled where the training compiles. Of packages' own kernels, which
-cannot run so, the forms in PyTorch stand in.
+The forward pass is run on fake tensors (shapes, types and strides, no numbers) under autocast, with the kernels that it
+would take on its device, compiled where the training compiles. For kernels of packages and for FlexAttention, which
+cannot run so, other forms in PyTorch stand in.
 """
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -24,6 +25,9 @@ from backbones.base import Backbone
 from workbench.kernels import dispatch
 from workbench.train.learner import compile_blocks
 from workbench.train.recompute import recompute_blocks
+
+WIDE = ("layer_norm", "softmax", "log_softmax")
+"""Functions of ``torch.nn.functional`` that autocast computes in float32 on CUDA, and on a CPU as they come."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,12 @@ def kept(
 ) -> Kept:
     """What is kept of a batch of sequences of ``length``, where ``every``-th blocks are computed again (0: none).
 
-    ``make`` builds the network, on whatever the default device is. A compiler fuses some of what the backward pass
+    ``make`` builds the network, on the default device. A compiler fuses some of what the backward pass
     holds: ``beyond`` is told of blocks as they are; without ``backward``, which takes as long again, it is 0.
     """
-    with _faked(), _compiler(setting.compiled):
+    with torch.device("meta"):
         net = make().train()
+    with _faked(net), _compiler(setting.compiled):
         whole = _casts(net, length, setting) if every and setting.low else 0
         recompute_blocks(net, every)
         # autograd keeps no casts of blocks that are computed again, autocast does to the end of the forward pass
@@ -131,19 +136,30 @@ def _forgetting(net: Backbone) -> Iterator[None]:
         parameter.grad = None
 
     hooks = [p.register_post_accumulate_grad_hook(forget) for p in net.parameters() if p.requires_grad]
-    yield
-    for hook in hooks:
-        hook.remove()
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager
 def _compiler(used: bool) -> Iterator[None]:
-    """A compiler that remembers nothing: after some shapes of one function it would compile no further one."""
-    if used:
+    """A compiler that remembers nothing: after some shapes of one function it would compile no further one, and what
+    it has made here is for the device that was assumed."""
+    if not used:
+        yield
+        return
+    counts = torch._dynamo.utils.counters["stats"]
+    before = counts.copy()
+    torch._dynamo.reset()
+    try:
+        with torch._dynamo.config.patch(recompile_limit=torch._dynamo.config.recompile_limit):
+            yield
+    finally:
         torch._dynamo.reset()
-    yield
-    if used:
-        torch._dynamo.reset()
+        counts.clear()
+        counts.update(before)
 
 
 class Saved:
@@ -172,12 +188,41 @@ def saving() -> Iterator[Collection[Saved]]:
 
 
 @contextmanager
-def _faked() -> Iterator[None]:
-    """New tensors have no storage. They are the CPU's: a build of torch without CUDA knows fake ones of no other."""
+def _faked(net: Backbone) -> Iterator[None]:
+    """New tensors have no storage, and those that ``net`` was given on the meta device are such. They are the CPU's: a
+    build of torch without CUDA knows fake ones of no other.
+
+    A network's own that have storage (a table made when its module was imported) are taken for fake ones; what it
+    remembers by device is forgotten at the end, or a real network would find fake tensors there.
+    """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    with FakeTensorMode(), torch.device("cpu"):
-        yield
+    made: dict[Tensor, Tensor] = {}
+
+    def fake(tensor: Tensor) -> Tensor:
+        if tensor not in made:
+            one = torch.empty_like(tensor, device="cpu", requires_grad=False)
+            made[tensor] = nn.Parameter(one, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else one
+        return made[tensor]
+
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cpu"):
+        for module in net.modules():
+            for held in (module._parameters, module._buffers, vars(module)):
+                held.update({name: fake(one) for name, one in held.items() if isinstance(one, Tensor) and one.is_meta})
+        try:
+            yield
+        finally:
+            _forget_caches(net)
+
+
+def _forget_caches(net: Backbone) -> None:
+    """Empty what functions remember (`functools.cache`) of the classes of a network and of their modules."""
+    bases = {base for module in net.modules() for base in type(module).__mro__ if issubclass(base, nn.Module)}
+    kinds = {base for base in bases if base.__module__.partition(".")[0] != torch.__name__}
+    for place in (*kinds, *(sys.modules.get(kind.__module__) for kind in kinds)):
+        for value in list(vars(place).values()) if place is not None else ():
+            if callable(forget := getattr(value, "cache_clear", None)):
+                forget()
 
 
 @contextmanager
@@ -192,7 +237,7 @@ def _as_on(setting: Setting) -> Iterator[None]:
 @contextmanager
 def _like_cuda() -> Iterator[None]:
     """Where the CPU keeps something else than CUDA of the same formula: a mask of dropout takes one byte a number
-    there, and attention that drops weights stays fused.
+    there, attention that drops weights stays fused, and autocast has some functions in float32.
 
     Functions are replaced, for a mode of PyTorch's ends where a backward pass begins, in which blocks are computed
     again.
@@ -202,10 +247,29 @@ def _like_cuda() -> Iterator[None]:
     def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
         return torch.native_dropout(input, p, True)[0] if training and p else input
 
-    def attention(*args: Any, **kwargs: Any) -> Tensor:
-        return attend(*args, **{**kwargs, "dropout_p": 0.0})
+    def attention(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        *rest: Any,
+        **named: Any,
+    ) -> Tensor:
+        return attend(query, key, value, attn_mask, 0.0, *rest, **named)
 
-    with patch.object(F, "dropout", dropout), patch.object(F, "scaled_dot_product_attention", attention):
+    def wide(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def widened(input: Tensor, *rest: Any, **named: Any) -> Tensor:
+            low = input.dtype == torch.bfloat16 and torch.is_autocast_enabled("cpu")
+            return function(input.float() if low else input, *rest, **named)
+
+        return widened
+
+    with ExitStack() as stack:
+        for name in WIDE:
+            stack.enter_context(patch.object(F, name, wide(getattr(F, name))))
+        stack.enter_context(patch.object(F, "dropout", dropout))
+        stack.enter_context(patch.object(F, "scaled_dot_product_attention", attention))
         yield
 
 

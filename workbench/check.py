@@ -28,9 +28,10 @@ class Estimate:
     ``parameters`` and ``non_embedding``: how many. ``flops_per_token``: forward, head included; ``training_flops`` of a
     token trained on: three times as much for each of the ``copies`` that the network reads of a sequence, and once for
     each look without gradient (a teacher's, a first pass). ``training_bytes``: the most that each of the recipe's
-    ``processes`` holds (`Share.total`) on the recipe's device (auto: this machine's), where blocks are not compiled and
-    the backward pass takes no more than the loss: `at_processes`, which takes seconds, tells both. ``vocab``: tokens;
-    ``vocab_assumed`` where the text decides and 256 is a guess. ``tokens_per_step``: of one update.
+    ``processes`` holds (`Share.total`) under ``setting``: on the recipe's device (auto: this machine's), blocks not
+    compiled and, unless they are computed again, the backward pass taking no more than the loss: `at_processes`, which
+    takes seconds, tells both. ``vocab``: tokens; ``vocab_assumed`` where the text decides and 256 is a guess.
+    ``tokens_per_step``: of one update.
     """
 
     parameters: int
@@ -38,6 +39,7 @@ class Estimate:
     flops_per_token: float
     training_flops: float
     training_bytes: int
+    setting: str
     tokens_per_step: int
     vocab: int
     vocab_assumed: bool
@@ -72,13 +74,15 @@ def _estimate(resolved: Resolved) -> Estimate:
     made = sketch(resolved)
     train = resolved.node.settings["train"].settings
     sharing: Sharing = build(train["parallel"])
-    parameters, shares = count_parameters(made.backbone), Shares(train, made, whole=False)
+    parameters, setting = count_parameters(made.backbone), setting_of(train, here=True)
+    shares = Shares(train, made, whole=bool(train["recompute"]))  # which takes more in the backward pass
     return Estimate(
         parameters=parameters.total,
         non_embedding=parameters.non_embedding,
         flops_per_token=flops_per_token(made.backbone, made.length),
         training_flops=made.training_flops,
-        training_bytes=shares.of(sharing, sharing.processes, setting_of(train, here=True)).total,
+        training_bytes=shares.of(sharing, sharing.processes, setting).total,
+        setting=str(setting),
         tokens_per_step=train["batch"] * made.length,
         vocab=made.vocab,
         vocab_assumed=made.assumed,
@@ -111,8 +115,8 @@ class AtLength:
     """What one sequence of ``length`` tokens costs.
 
     ``flops_per_token``: forward, head included; ``activation_bytes``: what autograd keeps a token between forward and
-    backward, as in `Estimate`, head and casts of weights apart; ``state_bytes``: the whole cache of generated text,
-    None without one.
+    backward, as in `Estimate` but of no block that is computed again, head and casts of weights apart;
+    ``state_bytes``: the whole cache of generated text, None without one.
     """
 
     length: int

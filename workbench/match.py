@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 
 from backbones.base import Backbone
 from backbones.cost import count_parameters, flops_per_token
-from workbench.check import sketch
 from workbench.core.errors import WorkbenchError
 from workbench.core.loading import Resolved
 from workbench.core.node import Node
 from workbench.core.spec import misfits
+from workbench.sketch import sketch
 
 MEASURES: Mapping[str, tuple[str, Callable[[Backbone, int], float]]] = {
     "parameters": ("parameters without embeddings and head", lambda net, length: count_parameters(net).non_embedding),

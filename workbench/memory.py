@@ -12,6 +12,7 @@ import torch
 from backbones.base import Backbone
 from backbones.cost import count_parameters
 from workbench.activations import Kept, Setting, kept
+from workbench.core.errors import Problem, RecipeError
 from workbench.core.spec import build
 from workbench.kernels.rows import chunk_rows, padded_rows
 from workbench.sketch import Sketch
@@ -58,10 +59,18 @@ class Share:
 
 def setting_of(train: Mapping[str, Any], here: bool = False) -> Setting:
     """Device, precision and compilation that the settings of a training ask for; ``here``: auto is this machine's
-    device, and nothing is compiled."""
+    device, and nothing is compiled.
+
+    Raises:
+        RecipeError: there is no such kind of device.
+    """
     kind = str(train["device"]).partition(":")[0]
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() or not here else "cpu"
+    try:
+        torch.device(kind)
+    except RuntimeError as error:
+        raise RecipeError([Problem("train.device", f"{kind!r} is no device; try auto, cpu or cuda")]) from error
     low = choose_precision(train["precision"], torch.device(kind))[0] == "bf16"
     return Setting(kind, low, train["compile"] and not here)
 
@@ -81,8 +90,8 @@ class Shares:
             Exception: whatever a plug-in's network raises when it is built or reads a batch.
         """
         train, made = self.train, self.made
-        head, optimizer = made.backbone.head, build(train["optimizer"])
-        assert isinstance(optimizer, Optimizer)
+        optimizer: Optimizer = build(train["optimizer"])
+        head = made.backbone.head
         sequences = -(-train["batch"] // (train["accumulate"] * processes))
         copies = made.process.copies * sequences
         rows = copies * made.length

@@ -136,7 +136,7 @@ def test_without_a_gpu_for_each_process_nothing_is_measured(monkeypatch):
 
 
 def test_a_recipe_without_text_or_processes_that_fail_are_told(monkeypatch, tmp_path):
-    made = Processes(**Processes.example())
+    made = Processes(**{**Processes.example(), "sharings": ["ddp", "fsdp"]})
     monkeypatch.setattr(together, "command", lambda *words: [sys.executable, "-c", "print('out of\\nroom'); exit(3)"])
     with pytest.raises(Absent, match="the processes failed: out of room"):
         made.measure("ddp", "", Meter(threads=1))
@@ -156,7 +156,7 @@ def test_the_slowest_and_the_largest_process_count_beside_what_is_predicted(monk
         return [sys.executable, "-c", f"[open(name, 'w').write(text) for name, text in {files!r}.items()]"]
 
     monkeypatch.setattr(together, "command", command)
-    made = Processes(**Processes.example())
+    made = Processes(**{**Processes.example(), "sharings": ["ddp", "fsdp"]})
     rows = {way: made.measure(way, "", Meter(threads=1)) for way in made.ways}
     assert [count for count, *_ in started] == [1, 2, 2]
     assert {one[1:] for one in started} == {("workbench.bench.process", 1)}
@@ -164,5 +164,6 @@ def test_the_slowest_and_the_largest_process_count_beside_what_is_predicted(monk
     tokens = train["train"]["batch"] * train["data"]["length"]
     assert rows["ddp"]["seconds"] == 3.0 and rows["ddp"]["tokens_per_second"] == tokens / 3.0
     assert rows["ddp"]["peak_mb"] == 100.0
-    predicted = {one.parallel: one.total for one in processes.at_processes(load("smoke/sedd.yaml"), [2])}
+    here = load("smoke/sedd.yaml", ["train.device=cpu", "train.precision=fp32"])
+    predicted = {one.parallel: one.total for one in processes.at_processes(here, [2])}
     assert rows["fsdp"]["predicted_mb"] == pytest.approx(predicted["fsdp"] / 2**20, rel=0.01)

@@ -354,7 +354,7 @@ def check(run, folder, text):
     ("text", "said"),
     [
         ("train: {batch: 99999999999999999}", "its cost cannot be told"),
-        ("data: {length: 99999999999}", "its cost cannot be told"),
+        ("data: {length: 99999999999999999}", "its cost cannot be told"),
         ("train: {steps: 99999999999999999999}", "more than 63 bits"),
         ("train: {accumulate: 3}", "unequal parts"),
         ("train: {best: final/bits_per_byte}", "evaluation with `every:`"),

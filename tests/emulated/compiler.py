@@ -1,7 +1,8 @@
 """``torch.compile`` for the emulated device: Inductor's Triton code as it would run on a GPU, by Triton's interpreter.
 
 It takes ``TRITON_INTERPRET=1`` and a second a kernel. What is written, fused and kept between the passes is what a
-Hopper GPU would get; speed, launch configurations and a GPU's rounding are not.
+Hopper GPU would get, but for what patterns of attention written out and of products to pad would change; speed, launch
+configurations and a GPU's rounding are not.
 """
 
 from __future__ import annotations

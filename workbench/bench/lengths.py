@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from workbench.bench import by_hand
 from workbench.bench.base import Absent, Benchmark, Goal, Meter
 from workbench.bench.updates import compiled
-from workbench.check import estimate, sketch
+from workbench.check import estimate
 from workbench.core.bounds import Count
 from workbench.core.build import build
 from workbench.kernels import selective_scan, ssd
 from workbench.kernels.dispatch import CANNOT, Dispatcher
 from workbench.recipe import load
+from workbench.sketch import sketch
 
 Row = Mapping[str, Any]
 QUICKSTART = {

@@ -20,10 +20,11 @@ from workbench.core.files import read_json
 from workbench.launch import together
 from workbench.profiling.session import shortened
 from workbench.recipe import load
+from workbench.train.ddp import Ddp
 from workbench.train.machine import MEBI
 
-SHARINGS = {"one process": "ddp", "ddp": "ddp", "fsdp": "fsdp"}
-"""`train.parallel` by way."""
+WANTED = (Goal(Ddp.type_name, ratio=1.9, device="cuda"),)
+"""What is wanted of ways, where they are among those measured."""
 
 
 @Benchmark.register("processes")
@@ -40,13 +41,12 @@ class Processes(Benchmark):
         recipe: whose updates
         changes: overrides of it, as behind `workbench train`
         processes: how many share it
+        sharings: types of `train.parallel`, a way each
         steps: updates timed
         warm: updates before these
     """
 
     yardstick = "one process"
-    ways = tuple(SHARINGS)
-    goals = (Goal("ddp", ratio=1.9, device="cuda"),)
     devices: ClassVar = {
         "cuda": {
             "recipe": "sedd-small.yaml", "changes": ["data.corpus=sotu", "train.batch=32", "train.accumulate=1"],
@@ -59,17 +59,20 @@ class Processes(Benchmark):
         recipe: str = "quickstart/sedd.yaml",
         changes: Sequence[str] = (),
         processes: Count = 2,
+        sharings: Sequence[str] = ("ddp", "fsdp"),
         steps: Count = 20,
         warm: Count = 5,
     ) -> None:
         """Keep the settings."""
         self.recipe, self.changes, self.processes = recipe, list(changes), processes
         self.steps, self.warm = steps, warm
+        self.ways = (self.yardstick, *sharings)
+        self.goals = tuple(goal for goal in WANTED if goal.way in sharings)
 
     @classmethod
     def example(cls) -> dict[str, Any]:
         """A smoke recipe in two processes."""
-        return {"recipe": "smoke/sedd.yaml", "steps": 1, "warm": 1}
+        return {"recipe": "smoke/sedd.yaml", "sharings": ["fsdp"], "steps": 1, "warm": 1}
 
     def cases(self, way: str) -> Sequence[str]:
         """One."""
@@ -82,10 +85,11 @@ class Processes(Benchmark):
             raise Absent(
                 f"a GPU for each of {self.processes} processes is not here: there {'is' if gpus == 1 else 'are'} {gpus}"
             )
-        count = 1 if way == self.yardstick else self.processes
+        alone = way == self.yardstick
+        count, sharing = (1, Ddp.type_name) if alone else (self.processes, way)
         threads = meter.threads or max(1, len(os.sched_getaffinity(0)) // self.processes)
-        words = [f"train.device={meter.device}", f"train.threads={threads}"]
-        words.append(f"train.parallel={{type: {SHARINGS[way]}, processes: {count}}}")
+        words = [f"train.device={meter.device}", f"train.precision={meter.precision}", f"train.threads={threads}"]
+        words.append(f"train.parallel={{type: {sharing}, processes: {count}}}")
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
             short = shortened(load(self.recipe, self.changes), self.warm + self.steps, folder, words)
@@ -93,6 +97,7 @@ class Processes(Benchmark):
                 assemble.prepare(short)
             except Exception as error:  # no text here: a package or a file is absent
                 raise Absent(f"the text of {self.recipe} cannot be prepared: {error}") from error
+            shares = {share.parallel: share for share in at_processes(short, [count])}
             run = experiment.create(short, folder / "runs")
             asked = {"run": str(run.path), "warm": self.warm, "found": place}
             started = together.command(count, "workbench.bench.process", json.dumps(asked))
@@ -100,12 +105,11 @@ class Processes(Benchmark):
             found = [read_json(folder / f"{rank}.json") for rank in range(count)]
             tokens = short.data["train"]["batch"] * short.data["data"]["length"]
         seconds = max(one["seconds"] for one in found)
-        shares = {share.parallel: share for share in at_processes(short, [count])}
         return {
             "seconds": seconds,
             "tokens_per_second": tokens / seconds,
             "peak_mb": max(one["peak_mb"] for one in found),
-            "predicted_mb": shares[SHARINGS[way]].total / MEBI,
+            "predicted_mb": shares[sharing].total / MEBI,
         }
 
 

@@ -140,7 +140,7 @@ def _print_recipes(recipes: list[dict[str, Any]]) -> None:
                 amount(found["flops_per_token"]),
                 amount(found["training_flops"]),
                 amount(found["tokens_per_step"]) + (f" × {found['copies']}" if found["copies"] > 1 else ""),
-                amount(found["training_bytes"]) + "B",
+                f"{amount(found['training_bytes'])}B ({found['setting']})",
                 f"{found['vocab']}{' (assumed: the text decides)' if found['vocab_assumed'] else ''}",
             )
             for found in good
@@ -179,7 +179,7 @@ def _print_shares(found: dict[str, Any]) -> None:
             f"{one['parallel']} × {one['processes']}",
             str(one["sequences"]),
             *(amount(value) + "B" for value in one["held"].values()),
-            *(amount(one[name]) + "B" for name in ("activations", "logits", "total")),
+            *(amount(one[name]) + "B" for name in ("activations", "logits", "work", "total")),
             amount(one["flops"]),
         )
         for one in found.get("shares", ())
@@ -187,7 +187,7 @@ def _print_shares(found: dict[str, Any]) -> None:
     if rows:
         columns = (
             "processes", "sequences", "parameters", "gradients", "optimizer", "average", "gathered", "activations",
-            "logits", "all", "FLOPs/update",
+            "logits", "backward", "all", "FLOPs/update",
         )  # fmt: skip
         where = found["shares"][0]["setting"]
         print_figures(columns, rows, f"{found['file']}: each process at its fullest ({where})")

@@ -152,6 +152,8 @@ def _matmul_advisable(device: str, dtype: torch.dtype, small: bool, **where: Any
 def _flex_available(
     device: str, dropout: bool = False, grad: bool = True, wide: bool = True, **where: Any
 ) -> str | None:
+    if device == "meta":
+        return "it cannot be costed"
     if device == "cpu" and grad:
         return "it has no backward pass on a CPU"
     if device == "cuda" and not wide:

@@ -26,6 +26,7 @@ CANNOT = "cannot run here"
 
 
 _assumed: list[str] = []
+"""Devices of `assuming`, the innermost last."""
 
 
 @contextmanager
@@ -158,11 +159,9 @@ class Dispatcher:
                 raise WorkbenchError(
                     f"{self.operation}: no implementation {asked!r}.{did_you_mean(asked, ['auto', *self.candidates])}"
                 )
-            if where.get("device") == "meta":  # nothing is computed there: a recipe for a GPU is costed anywhere
-                return self._choose("auto", where)
             reason = self.candidates[asked].available(**where)
-            if reason is not None and _assumed:
-                return self._choose("auto", where)
+            if reason is not None and (_assumed or where.get("device") == "meta"):
+                return self._choose("auto", where)  # nothing is computed there: a recipe for a GPU is costed anywhere
             if reason is not None:
                 raise WorkbenchError(self._refusal(self.candidates[asked], reason))
             return asked, "asked for"
