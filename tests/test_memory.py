@@ -128,7 +128,7 @@ def test_a_network_that_remembers_is_costed_again_and_runs(low: bool) -> None:
     assert first == again and first.between > 0
     assert kept(Remembering, 2, 16, Setting("cpu", low)).between > 0
     out = Remembering()(torch.zeros(1, 16, dtype=torch.long), torch.ones(1))
-    assert type(out) is torch.Tensor and isinstance(float(out.sum()), float)
+    assert type(out) is torch.Tensor and isinstance(out.sum().item(), float)
 
 
 def test_nothing_of_the_counting_is_left_behind() -> None:

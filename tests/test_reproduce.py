@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from workbench.cli.main import main
 from workbench.core.errors import WorkbenchError
 from workbench.core.files import read_json, write_json
-from workbench.environment import computes
+from workbench.environment import computes, installed
 from workbench.metrics.results import Results
 from workbench.metrics.value import Value
 from workbench.reproduce import changes, compared, reproduce
@@ -102,6 +103,15 @@ def test_packages_on_which_no_figure_depends_are_counted(run, capsys):
     assert main(["reproduce", str(run), "--measure-only", "--json"]) == 0
     others = json.loads(capsys.readouterr().out)["other_packages"]
     assert others[0] == "package a-tool: 1, now absent" and others[1].startswith("package pytest: 0.1, now ")
+
+
+def test_copies_that_packages_carry_along_are_none_that_are_installed(tmp_path, monkeypatch):
+    for folder, version in (("site", "2.0"), ("site/setuptools/_vendor", "1.0")):
+        made = tmp_path / folder / f"carried_along-{version}.dist-info"
+        made.mkdir(parents=True)
+        (made / "METADATA").write_text(f"Name: carried-along\nVersion: {version}\n")
+        monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / folder)])  # the last stands for those before
+        assert installed()["carried-along"] == "2.0"
 
 
 def test_every_package_that_is_required_is_known_to_compute_or_not():

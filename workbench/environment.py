@@ -28,9 +28,18 @@ CUDA = ("nvidia-", "cuda-")
 """What the names of torch's own libraries begin with."""
 
 
+def installed() -> dict[str, str]:
+    """Versions of packages by name; not of copies that others carry along: setuptools, which PyTorch's compiler
+    imports, puts a folder of such on the path, and they would stand for those that are installed."""
+    found = {}
+    for one in importlib.metadata.distributions():
+        if (name := one.metadata["Name"]) and Path(str(one.locate_file(""))).name != "_vendor":
+            found[name] = one.version
+    return dict(sorted(found.items()))
+
+
 def environment() -> dict[str, Any]:
     """What a result may depend on: interpreter, packages, machine, source."""
-    packages = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions() if d.metadata["Name"]}
     facts: dict[str, Any] = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": plain_without_secrets(sys.argv),
@@ -40,7 +49,7 @@ def environment() -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "git": plain_without_secrets(source_state(Path(__file__).resolve().parent)),
-        "packages": dict(sorted(packages.items())),
+        "packages": installed(),
     }
     if "torch" in sys.modules:  # reports make folders too, and need no torch
         import torch
