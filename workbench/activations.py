@@ -58,8 +58,8 @@ def kept(
 ) -> Kept:
     """What is kept of a batch of sequences of ``length``, where ``every``-th blocks are computed again (0: none).
 
-    ``make`` builds the network, on the default device. A compiler fuses some of what the backward pass
-    holds: ``beyond`` is told of blocks as they are; without ``backward``, which takes as long again, it is 0.
+    ``make`` builds the network, here on the meta device. A compiler fuses some of what the backward pass holds:
+    ``beyond`` is told of blocks as they are; without ``backward``, which takes as long again, it is 0.
     """
     with torch.device("meta"):
         net = make().train()

@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from workbench import experiment
-from workbench.bench import by_hand, lengths, process, processes
+from workbench.bench import by_hand, lengths, nets, process, processes
 from workbench.bench.base import Absent, Meter
 from workbench.bench.by_hand import NETWORKS, Authors, Composed, Plain, Sizes
 from workbench.bench.lengths import Lengths
 from workbench.bench.processes import Processes
 from workbench.bench.run import chosen, here
+from workbench.check import estimate
 from workbench.launch import together
 from workbench.profiling.session import shortened
 from workbench.recipe import load
@@ -69,7 +70,7 @@ def test_the_hybrid_by_hand_has_the_pattern_and_about_the_size_of_the_recipes(ma
     with torch.device("meta"):
         plain = Composed(NETWORKS["plain"], sizes)
     own = load("sedd-small.yaml")
-    assert plain.non_embedding == pytest.approx(lengths.estimate(own).non_embedding, rel=0.01)
+    assert plain.non_embedding == pytest.approx(estimate(own).non_embedding, rel=0.01)
 
 
 def test_what_is_composed_by_hand_is_measured_with_its_size(monkeypatch, mamba_ssm):
@@ -100,7 +101,7 @@ def test_ours_alone_are_compiled(monkeypatch):
     monkeypatch.setattr(
         lengths, "composed", lambda way, length, device: Composed(NETWORKS[way], Sizes(length, **SMALL))
     )
-    monkeypatch.setattr(lengths, "network", lambda recipe, length, device: Composed([Plain], Sizes(length, **SMALL)))
+    monkeypatch.setattr(lengths, "network", lambda recipe, length, device: nets.sedd(200, length, 32, 1, device))
     for told in (False, True):
         made = Lengths(lengths=[16], tokens=32, small=True, repeats=1, compile=told)
         for way in ("transformer", "plain"):

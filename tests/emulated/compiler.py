@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import types
 
+from tests.emulated.device import NAME
+
 HOPPER = types.SimpleNamespace(
-    name="an emulated CUDA device", major=9, minor=0, gcnArchName="", total_memory=0, multi_processor_count=132,
+    name=NAME, major=9, minor=0, gcnArchName="", total_memory=0, multi_processor_count=132,
     regs_per_multiprocessor=65536, max_threads_per_multi_processor=2048, max_threads_per_block=1024, warp_size=32,
     shared_memory_per_block=48 << 10, shared_memory_per_block_optin=227 << 10, L2_cache_size=50 << 20,
 )  # fmt: skip

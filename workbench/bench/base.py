@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import resource
 import statistics
 import time
 from abc import ABC, abstractmethod
@@ -17,7 +16,7 @@ import torch
 
 from workbench.core.machines import cpu_name
 from workbench.core.part import Part
-from workbench.train.machine import MEBI, settle
+from workbench.train.machine import MEBI, peak_resident_mb, settle
 
 Row = Mapping[str, Any]
 """A line of a benchmark's table: ``case``, ``way``, and numbers by name."""
@@ -151,7 +150,7 @@ class Meter:
     def _peak(self) -> float:
         if self.device == "cuda":
             return torch.cuda.max_memory_allocated() / MEBI
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return peak_resident_mb()
 
 
 class Benchmark(Part, ABC, kind="benchmark"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from contextlib import ExitStack
@@ -19,7 +18,7 @@ from workbench.opening import reopen
 from workbench.profiling.session import replaced
 from workbench.run import RunFolder
 from workbench.train.loop import Trainer
-from workbench.train.machine import memory_mb
+from workbench.train.machine import memory_mb, peak_resident_mb
 from workbench.train.parallel import Parallel, join, leave
 
 
@@ -57,8 +56,7 @@ def timed(run: RunFolder, resolved: Resolved, parallel: Parallel, warm: int) -> 
         stack.enter_context(replaced(trainer, "_save", lambda: None))
         trainer.fit()
     on_cuda = trainer.device.type == "cuda"
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    peak = memory_mb(trainer.device) if on_cuda else most - before
+    peak = memory_mb(trainer.device) if on_cuda else peak_resident_mb() - before
     return {"seconds": (ends[1] - ends[0]) / (trainer.settings.steps - warm), "peak_mb": peak}
 
 

@@ -17,6 +17,10 @@ from workbench.train.section import Train
 from workbench.train.sharing import blocks_of
 from workbench.train.weights import all_finite, copy_into
 
+GRAPHS_OF_A_BLOCK = 64
+"""Graphs that the code of a block may have before further ones run as they are: kinds of blocks in a hybrid, with a
+gradient and without, alone and beside a cache, for each shape of a batch. PyTorch's 8 are soon used up."""
+
 
 class Learner:
     """A network with its optimizers and its averaged weights."""
@@ -84,11 +88,6 @@ class Learner:
         copy_into(self.net, found.tensors["model"])
         load_state(self.optimizers, self._trainable, found.tensors["optimizer"], found.state["optimizer"])
         self.ema.load(found.tensors.get("ema", {}), found.state["ema_updates"])
-
-
-GRAPHS_OF_A_BLOCK = 64
-"""Graphs that the code of a block may have before further ones run as they are: kinds of blocks in a hybrid, with a
-gradient and without, alone and beside a cache, for each shape of a batch. PyTorch's 8 are soon used up."""
 
 
 def compiled_graphs() -> int:

@@ -134,4 +134,9 @@ def memory_mb(device: torch.device) -> float:
     statm = Path("/proc/self/statm")
     if statm.exists():
         return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MEBI
+    return peak_resident_mb()
+
+
+def peak_resident_mb() -> float:
+    """The largest resident set that this process has had, MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
